@@ -1,0 +1,140 @@
+"""The count autoencoder: a cell's counts -> a latent point -> the negative binomial its counts are drawn from.
+
+A latent point is ``config.latent`` coordinates and, last, the log of the cell's library size (its total count), which is
+thereby part of what is generated. The decoder also sees the cell's labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scld.config import AutoencoderConfig
+from scld.likelihood import log_likelihood
+
+
+class Batch(NamedTuple):
+    """Some cells: their non-zero counts, row after row, and their label codes."""
+
+    starts: Tensor  # [cells] where each cell's counts begin
+    rows: Tensor  # [non-zeros]
+    genes: Tensor  # [non-zeros]
+    counts: Tensor  # [non-zeros]
+    labels: Tensor  # [cells, labels]
+
+    @classmethod
+    def of(cls, counts: sp.csr_matrix, labels: np.ndarray, device: torch.device | str = "cpu") -> Batch:
+        """From CSR counts ``[cells, genes]`` and codes ``[cells, labels]``."""
+        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        arrays = (counts.indptr[:-1].astype(np.int64), rows, counts.indices.astype(np.int64), counts.data, labels)
+        return cls(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
+
+
+class Autoencoder(nn.Module):
+    """A variational autoencoder of counts with sparse input and a negative binomial for every gene.
+
+    Parameters
+    ----------
+    genes
+        Number of genes.
+    sizes
+        Number of categories of each label.
+    config
+        Widths, priors and dropout.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> from scld.config import AutoencoderConfig
+    >>> counts = sp.csr_matrix(np.eye(4, dtype=np.float32) + 1)
+    >>> autoencoder = Autoencoder(4, [], AutoencoderConfig(latent=2, width=8)).start_from(counts)
+    >>> autoencoder.encode(Batch.of(counts, np.zeros((4, 0), np.int64)))[0].shape
+    torch.Size([4, 3])
+    """
+
+    def __init__(self, genes: int, sizes: Sequence[int], config: AutoencoderConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.config = config
+        self.gene_weights = nn.EmbeddingBag(genes, width, mode="sum")
+        nn.init.normal_(self.gene_weights.weight, std=0.003)
+        self.encoder = nn.Sequential(*_layer(width, config.dropout), nn.Linear(width, width), *_layer(width), nn.Linear(width, 2 * config.latent))
+        self.labels = nn.ModuleList(nn.Embedding(size + 1, config.label_width) for size in sizes)  # 0: left open
+        inputs = config.latent + 1 + config.label_width * len(sizes)
+        self.decoder = nn.Sequential(nn.Linear(inputs, width), *_layer(width, config.dropout), nn.Linear(width, width), *_layer(width))
+        self.log_share = nn.Linear(width, genes)
+        nn.init.normal_(self.log_share.weight, std=0.01)
+        self.log_dispersion = nn.Parameter(torch.zeros(genes))
+        self.register_buffer("library_mean", torch.zeros(()))
+        self.register_buffer("library_sd", torch.ones(()))
+
+    def start_from(self, counts: sp.csr_matrix) -> Autoencoder:
+        """Begin where the training counts ``[cells, genes]`` are on the whole: gene shares, dispersions, library sizes."""
+        library = np.log(np.asarray(counts.sum(axis=1)).ravel())
+        mean = np.asarray(counts.mean(axis=0)).ravel()
+        variance = np.asarray(counts.multiply(counts).mean(axis=0)).ravel() - mean**2
+        dispersion = mean**2 / np.maximum(variance - mean, 1e-3 * mean + 1e-8)  # by moments, over all types: a lower bound
+        with torch.no_grad():
+            self.library_mean.fill_(float(library.mean()))
+            self.library_sd.fill_(float(library.std()) or 1.0)
+            self.log_share.bias.copy_(torch.from_numpy(np.log((mean + 1e-6) / mean.sum())))
+            self.log_dispersion.copy_(torch.from_numpy(np.log(dispersion.clip(0.1, 100))))
+        return self
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of each cell's latent point, ``[cells, latent + 1]`` and ``[cells, latent]``: the library size is certain."""
+        log_library = torch.zeros_like(batch.starts, dtype=torch.float32).index_add(0, batch.rows, batch.counts).log()
+        scaled = torch.log1p(batch.counts * (self.library_mean - log_library).exp()[batch.rows])
+        hidden = self.gene_weights(batch.genes, batch.starts, per_sample_weights=scaled)
+        mean, log_variance = self.encoder(hidden).chunk(2, dim=1)
+        return torch.cat([mean, log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
+
+    def decode(self, latent: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mean ``[cells, genes]`` and log-dispersion ``[genes]`` of the counts of latent points with these label codes."""
+        log_library = latent[:, -1:]
+        parts = [latent[:, :-1], (log_library - self.library_mean) / self.library_sd]
+        parts += [embedding(labels[:, i] + 1) for i, embedding in enumerate(self.labels)]
+        shares = torch.log_softmax(self.log_share(self.decoder(torch.cat(parts, dim=1))), dim=1)
+        return shares + log_library, self.log_dispersion
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Negative evidence bound of each cell ``[cells]``, in nats, its KL term weighted: Kingma & Welling (arXiv:1312.6114), equation 10."""
+        mean, log_variance = self.encode(batch)
+        labels = drop_labels(batch.labels, self.config.label_dropout) if self.training else batch.labels
+        log_mean, log_dispersion = self.decode(draw_latent(mean, log_variance), labels)
+        kl = 0.5 * (mean[:, :-1].square() + log_variance.exp() - 1 - log_variance).sum(1)
+        return self.config.kl_weight * kl - log_likelihood(log_mean, log_dispersion, batch.rows, batch.genes, batch.counts)
+
+    def parameter_groups(self, cells: int, learning_rate: float) -> list[dict[str, Any]]:
+        """Groups for Adam: the priors on the genes' weights, shared out over ``cells``, and a faster rate for the dispersions."""
+        config = self.config
+        special: list[dict[str, Any]] = [
+            {"params": [self.gene_weights.weight], "weight_decay": 1 / (config.encoder_sd**2 * cells), "lr": 0.1 * learning_rate},  # summed over many genes
+            {"params": [self.log_share.weight], "weight_decay": 1 / (config.decoder_sd**2 * cells)},
+            {"params": [self.log_dispersion], "lr": config.dispersion_rate * learning_rate},
+        ]
+        taken = {id(parameter) for group in special for parameter in group["params"]}
+        return [{"params": [parameter for parameter in self.parameters() if id(parameter) not in taken]}, *special]
+
+
+def draw_latent(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """A draw from each cell's posterior, ``[cells, latent + 1]``."""
+    noise = torch.randn_like(log_variance) * (log_variance / 2).exp()
+    return mean + F.pad(noise, (0, 1))
+
+
+def drop_labels(labels: Tensor, share: float) -> Tensor:
+    """Leave labels ``[cells, labels]`` open: in a share of the cells all of them, and in the others a share of each."""
+    each = torch.rand(labels.shape, device=labels.device) < share * (labels.shape[1] > 1)
+    every = torch.rand(len(labels), 1, device=labels.device) < share
+    return torch.where(each | every, -1, labels)
+
+
+def _layer(width: int, dropout: float = 0.0) -> list[nn.Module]:
+    return [nn.LayerNorm(width), nn.SiLU(), nn.Dropout(dropout)]

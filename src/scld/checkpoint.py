@@ -1,0 +1,148 @@
+"""A fitted model on disk: a directory of JSON, CSV and safetensors, written aside and renamed, never pickle.
+
+    manifest.json            format version, scld version, settings, training summary
+    schema.json              labels, categories, joint frequencies; mean and sd of the latents
+    genes.csv                gene names in training order, and whether training saw a count of them
+    <part>.safetensors       one file a network
+    resume/                  state of an unfinished fit; deletable
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from scld.errors import CheckpointError, RequestError
+
+FORMAT = 1
+RESUME = "resume"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint directory holds."""
+
+    manifest: dict[str, Any]
+    schema: dict[str, Any]
+    genes: pd.DataFrame  # columns: gene, seen
+    parts: dict[str, dict[str, Tensor]]  # name -> state dict of one network
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse an output that exists, unless told to replace it, that is no checkpoint, or whose folder does not exist."""
+    if path.exists() and not overwrite:
+        raise RequestError(f"{path}: exists already; choose another name, or replace it with overwrite=True (--overwrite)")
+    if path.exists() and not _is_ours(path):
+        raise RequestError(f"{path}: exists and is not a checkpoint, so it is not replaced; choose another name")
+    if not path.absolute().parent.is_dir():
+        raise RequestError(f"{path}: its folder {str(path.absolute().parent)!r} does not exist; make it first")
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_dir() and ((path / "manifest.json").exists() or {entry.name for entry in path.iterdir()} <= {RESUME})
+
+
+def resume_folder(path: Path, run: str, overwrite: bool) -> Path:
+    """The folder for the state of a fit; taken up if it holds the same ``run`` (any text that tells), else begun anew.
+
+    A finished checkpoint in the same place stays whole until the new one replaces it.
+    """
+    folder = path / RESUME
+    started = folder / "run.json"
+    if not (started.exists() and started.read_text() == run):
+        if folder.is_dir() and not overwrite and not (path / "manifest.json").exists():
+            raise RequestError(f"{path}: holds an unfinished fit of other data or settings; choose another name, or replace it with overwrite=True (--overwrite)")
+        check_output(path, overwrite)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        started.write_text(run)
+    return folder
+
+
+def write(path: Path, checkpoint: Checkpoint, overwrite: bool = False) -> None:
+    """Write a checkpoint; whatever stops it, ``path`` holds either what it held before or the whole new one."""
+    check_output(path, overwrite)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
+    try:
+        _write_files(aside, checkpoint)
+        aside.chmod(0o755)
+        _replace(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replace(aside: Path, path: Path) -> None:
+    """Put a finished directory in the place of ``path``: a directory that is not empty cannot be renamed over."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.replace(path, old)
+    os.replace(aside, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    manifest = {"format": FORMAT, "parts": sorted(checkpoint.parts), **checkpoint.manifest}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    (folder / "schema.json").write_text(json.dumps(checkpoint.schema))
+    checkpoint.genes.to_csv(folder / "genes.csv", index=False)
+    for name, tensors in checkpoint.parts.items():
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint; `CheckpointError` where it is missing, unfinished, damaged or of another format."""
+    manifest = read_manifest(path)
+    schema = _json(path / "schema.json")
+    try:
+        genes = pd.read_csv(path / "genes.csv", dtype={"gene": str, "seen": bool}, keep_default_na=False)
+        parts = {name: load_file(path / f"{name}.safetensors") for name in manifest["parts"]}
+    except FileNotFoundError as error:
+        raise damaged(path, f"{Path(str(error.filename or error)).name} is missing") from error
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise damaged(path, str(error).splitlines()[0]) from error
+    return Checkpoint(manifest, schema, genes, parts)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest alone, its format checked."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such checkpoint; check the path, or make one with scld fit ... -o {path}")
+    if not (path / "manifest.json").exists():
+        if (path / RESUME).is_dir():
+            raise CheckpointError(f"{path}: its fit was interrupted; run the same scld fit command again and it goes on where it stopped")
+        raise CheckpointError(f"{path}: not a checkpoint (it has no manifest.json); pass a directory that scld fit wrote")
+    manifest = _json(path / "manifest.json")
+    if manifest.get("format") != FORMAT:
+        made_by = manifest.get("scld_version", "unknown")
+        raise CheckpointError(
+            f"{path}: checkpoint format {manifest.get('format')!r}, written by scld {made_by}; this scld reads format {FORMAT}: install that version, or fit again"
+        )
+    return manifest
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise damaged(file.parent, f"{file.name} is missing") from error
+    except (ValueError, OSError) as error:
+        raise damaged(file.parent, f"{file.name} is not readable JSON") from error
+    if not isinstance(values, dict):
+        raise damaged(file.parent, f"{file.name} does not hold an object")
+    return values
+
+
+def damaged(path: Path, what: str) -> CheckpointError:
+    """The error for a checkpoint that cannot be what was written."""
+    return CheckpointError(f"{path}: damaged checkpoint: {what}; copy it again from where it came, or fit again")

@@ -1,0 +1,106 @@
+"""Every setting, its default and the reason for it: the only place where defaults live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from scld.errors import RequestError
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The count autoencoder."""
+
+    latent: int = 32  # coordinates of a cell; the prior on them switches off those that the data do not need
+    width: int = 256  # of the hidden layers
+    label_width: int = 16  # of a label's embedding in the decoder
+    dropout: float = 0.1
+    label_dropout: float = 0.1  # share of cells that train with a label left open, so that it can be left open later
+    kl_weight: float = 0.3  # below 1: latents keep more of a cell than a pure variational bound would; near 0 they keep its noise
+    encoder_sd: float = 0.01  # sd of the Gaussian prior on each gene's weights; without it a few thousand cells are overfitted in ten epochs
+    decoder_sd: float = 0.05
+    dispersion_rate: float = 20.0  # dispersions learn this much faster: at the networks' own rate they stay near their start
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """The diffusion model in the latent space."""
+
+    width: int = 256
+    blocks: int = 3
+    dropout: float = 0.0
+    label_dropout: float = 0.1  # share of cells that train with a label left open: what guidance needs
+    log_sigma_mean: float = -0.5  # EDM's log-normal over noise levels, shifted to latents of unit variance
+    log_sigma_sd: float = 1.2
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run: see `scld.train`."""
+
+    learning_rate: float = 1e-3
+    batch: int = 128
+    rounds: int = 100  # at most
+    round_steps: int = 1  # at least so many steps between two looks at the held-out cells; at least one pass over the data
+    patience: int = 5  # rounds without gain before stopping
+    tolerance: float = 0.01  # a smaller gain is none
+    average: float = 0.99  # decay of the averaged weights, a step
+    clip: float = 100.0  # largest norm of the gradient
+    validation_repeats: int = 1  # draws of the noise for each held-out cell
+    save_seconds: float = 20.0  # between two savings of a resumable state
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """From noise to cells."""
+
+    steps: int = 20  # network evaluations (NFE) at guidance weight 1, twice as many at any other
+    guidance: float = 1.0  # classifier-free guidance weight
+    sigma_min: float = 0.01  # relative to latents of unit variance
+    sigma_max: float = 80.0
+    rho: float = 7.0  # EDM's spacing of noise levels
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a `Synthesizer`.
+
+    Examples
+    --------
+    >>> from scld import Config
+    >>> Config().sampling.steps
+    20
+    >>> Config.from_dict({"sampling": {"steps": 10}}).sampling.steps
+    10
+    """
+
+    held_out: float = 0.1  # share of cells kept from training, to stop by
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    denoiser_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            batch=256, rounds=24, round_steps=250, patience=4, tolerance=0.0005, average=0.998, clip=1.0, validation_repeats=8
+        )
+    )
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Settings from nested plain values; what is left out keeps its default."""
+        return _updated(cls(), values, "config")
+
+
+def _updated(config: Any, values: Mapping[str, Any], place: str) -> Any:
+    known = {entry.name: getattr(config, entry.name) for entry in fields(config)}
+    for name, value in values.items():
+        if name not in known:
+            raise RequestError(f"{place}: no setting {name!r}; settings: {', '.join(known)}")
+        known[name] = _updated(known[name], value, f"{place}.{name}") if isinstance(value, Mapping) else value
+    return type(config)(**known)

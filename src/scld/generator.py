@@ -1,0 +1,108 @@
+"""Fitted networks -> counts, page by page.
+
+A page is a fixed number of cells, always computed together and by one thread, with noise keyed by (seed, page). So the
+arithmetic of a cell, and with it every byte, is the same for any batch size and any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from scld.autoencoder import Autoencoder
+from scld.counts import draw
+from scld.denoiser import Denoiser
+from scld.guidance import pre_guided
+from scld.sampler import dpm_solver
+
+PAGE = 256
+_MOST_REDRAWS = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to sample: the noise levels to visit, the guidance weight of each label, the seed."""
+
+    sigmas: torch.Tensor  # [steps + 1]
+    weights: tuple[float, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Generator:
+    """What it takes to write cells with given labels.
+
+    Parameters
+    ----------
+    autoencoder, denoiser
+        Fitted networks on one device, in evaluation mode.
+    centre, scale
+        ``[dims]``, which undo the standardisation of latents.
+    library
+        Smallest and largest log library size in training; cells are kept within.
+    """
+
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+    centre: torch.Tensor
+    scale: torch.Tensor
+    library: tuple[float, float]
+
+    def pages(self, codes: np.ndarray, plan: Plan) -> Iterator[sp.csr_matrix]:
+        """Counts ``[cells, genes]`` of cells with these label codes ``[cells, labels]``, a page at a time, in order.
+
+        Pages are computed side by side by as many threads as torch was told to use; only a few wait to be taken.
+        """
+        count = -(-len(codes) // PAGE)
+        with _one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
+            waiting: deque[Future[sp.csr_matrix]] = deque()
+            for page in range(count):
+                waiting.append(pool.submit(self.page, page, codes[page * PAGE : (page + 1) * PAGE], plan))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    @torch.inference_mode()
+    def page(self, page: int, codes: np.ndarray, plan: Plan) -> sp.csr_matrix:
+        """Counts of one page; fewer codes than a page are filled up, for the same arithmetic, and cut off again."""
+        device = self.centre.device
+        labels = torch.from_numpy(np.resize(codes, (PAGE, codes.shape[1]))).to(device)
+        random = np.random.Generator(np.random.Philox(key=np.array([plan.seed, page], dtype=np.uint64)))
+        noise = torch.from_numpy(random.standard_normal((PAGE, len(self.centre)), dtype=np.float32)).to(device)
+        denoise = pre_guided(self.denoiser, labels, plan.weights)
+        latent = dpm_solver(denoise, noise, plan.sigmas.to(device)) * self.scale + self.centre
+        latent[:, -1].clamp_(*self.library)
+        log_mean, log_dispersion = self.autoencoder.decode(latent, labels)
+        mean, dispersion = log_mean.exp().cpu().numpy(), log_dispersion.exp().cpu().numpy()
+        return _no_empty_cells(mean[: len(codes)], dispersion, plan.seed, page * PAGE)
+
+
+def _no_empty_cells(mean: np.ndarray, dispersion: np.ndarray, seed: int, first: int) -> sp.csr_matrix:
+    """Draw counts; a cell that comes out without any, as shallow ones can, is drawn again, as no real cell is empty."""
+    drawn = draw(mean, dispersion, seed, first)
+    for again in range(1, _MOST_REDRAWS):
+        empty = np.diff(drawn.indptr) == 0
+        if not empty.any():
+            break
+        another = draw(mean, dispersion, seed + again * 0x5851F42D4C957F2D & 2**63 - 1, first)
+        drawn = sp.csr_matrix(sp.diags_array((~empty).astype(np.float32)) @ drawn + sp.diags_array(empty.astype(np.float32)) @ another)
+    return drawn
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Let every page run on one thread; gives the number of pages to run side by side."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
