@@ -20,20 +20,42 @@ from scld.likelihood import log_likelihood
 
 
 class Batch(NamedTuple):
-    """Some cells: their non-zero counts, row after row, and their label codes."""
+    """Some cells: their counts, sparse, and their label codes."""
 
-    starts: Tensor  # [cells] where each cell's counts begin
+    matrix: Tensor  # [cells, genes], sparse CSR
     rows: Tensor  # [non-zeros]
-    genes: Tensor  # [non-zeros]
-    counts: Tensor  # [non-zeros]
     labels: Tensor  # [cells, labels]
+
+    @property
+    def counts(self) -> Tensor:
+        """``[non-zeros]``, row after row."""
+        return self.matrix.values()
+
+    @property
+    def genes(self) -> Tensor:
+        """``[non-zeros]``."""
+        return self.matrix.col_indices()
 
     @classmethod
     def of(cls, counts: sp.csr_matrix, labels: np.ndarray, device: torch.device | str = "cpu") -> Batch:
         """From CSR counts ``[cells, genes]`` and codes ``[cells, labels]``."""
-        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        arrays = (counts.indptr[:-1].astype(np.int64), rows, counts.indices.astype(np.int64), counts.data, labels)
-        return cls(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays))
+        parts = (counts.indptr.astype(np.int64), counts.indices.astype(np.int64), counts.data)
+        matrix = torch.sparse_csr_tensor(*map(torch.from_numpy, parts), size=counts.shape, check_invariants=False)
+        rows = torch.from_numpy(np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)))
+        return cls(matrix.to(device), rows.to(device), torch.from_numpy(np.ascontiguousarray(labels)).to(device))
+
+
+class _SparseProduct(torch.autograd.Function):
+    """Sparse ``[cells, genes]`` times weights ``[genes, width]``; its gradient by the transposed sparse matrix, never dense."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, weights: Tensor) -> Tensor:
+        ctx.matrix = matrix
+        return matrix @ weights
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+        return None, ctx.matrix.t().to_sparse_csr() @ gradient.contiguous()
 
 
 class Autoencoder(nn.Module):
@@ -62,8 +84,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         width = config.width
         self.config = config
-        self.gene_weights = nn.EmbeddingBag(genes, width, mode="sum")
-        nn.init.normal_(self.gene_weights.weight, std=0.003)
+        self.gene_weights = nn.Parameter(torch.randn(genes, width) * 0.003)
         self.encoder = nn.Sequential(*_layer(width, config.dropout), nn.Linear(width, width), *_layer(width), nn.Linear(width, 2 * config.latent))
         self.labels = nn.ModuleList(nn.Embedding(size + 1, config.label_width) for size in sizes)  # 0: left open
         inputs = config.latent + 1 + config.label_width * len(sizes)
@@ -89,9 +110,10 @@ class Autoencoder(nn.Module):
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of each cell's latent point, ``[cells, latent + 1]`` and ``[cells, latent]``: the library size is certain."""
-        log_library = torch.zeros_like(batch.starts, dtype=torch.float32).index_add(0, batch.rows, batch.counts).log()
+        log_library = batch.counts.new_zeros(len(batch.labels)).index_add(0, batch.rows, batch.counts).log()
         scaled = torch.log1p(batch.counts * (self.library_mean - log_library).exp()[batch.rows])
-        hidden = self.gene_weights(batch.genes, batch.starts, per_sample_weights=scaled)
+        matrix = torch.sparse_csr_tensor(batch.matrix.crow_indices(), batch.genes, scaled, size=batch.matrix.shape, check_invariants=False)
+        hidden: Tensor = _SparseProduct.apply(matrix, self.gene_weights)  # type: ignore[no-untyped-call]
         mean, log_variance = self.encoder(hidden).chunk(2, dim=1)
         return torch.cat([mean, log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
 
@@ -115,7 +137,7 @@ class Autoencoder(nn.Module):
         """Groups for Adam: the priors on the genes' weights, shared out over ``cells``, and a faster rate for the dispersions."""
         config = self.config
         special: list[dict[str, Any]] = [
-            {"params": [self.gene_weights.weight], "weight_decay": 1 / (config.encoder_sd**2 * cells), "lr": 0.1 * learning_rate},  # summed over many genes
+            {"params": [self.gene_weights], "weight_decay": 1 / (config.encoder_sd**2 * cells), "lr": 0.1 * learning_rate},  # summed over many genes
             {"params": [self.log_share.weight], "weight_decay": 1 / (config.decoder_sd**2 * cells)},
             {"params": [self.log_dispersion], "lr": config.dispersion_rate * learning_rate},
         ]

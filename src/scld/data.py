@@ -273,6 +273,12 @@ class Schema:
         """Number of categories of each label."""
         return tuple(len(label.categories) for label in self.labels)
 
+    def category_cells(self, name: str) -> dict[str, int]:
+        """Number of training cells of each category of one label."""
+        column = [label.name for label in self.labels].index(name)
+        counts = np.bincount(self.combinations[:, column] + 1, weights=self.cells, minlength=self.sizes[column] + 1)
+        return dict(zip(map(str, self.labels[column].categories), counts[1:].astype(int).tolist(), strict=True))
+
     def codes(self, obs: pd.DataFrame) -> np.ndarray:
         """Codes ``[cells, labels]`` of an obs table; a missing column or value is left open."""
         return encode_labels(obs, self.labels)
@@ -385,6 +391,24 @@ def _key(value: object) -> str:
 
 def _is_missing(value: Any) -> bool:
     return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
+def split(adata: AnnData, label: str, test_share: float = 0.3, seed: int = 0) -> tuple[AnnData, AnnData]:
+    """Split cells within each category of a label into training and test cells.
+
+    Examples
+    --------
+    >>> import scld
+    >>> train, test = scld.data.split(scld.datasets.pbmc(), "cell_type")
+    >>> train.n_obs, test.n_obs
+    (1752, 749)
+    """
+    codes = Schema.of(adata.obs, [label]).codes(adata.obs)[:, 0]
+    random, test = np.random.default_rng(seed), np.zeros(len(codes), dtype=bool)
+    for code in np.unique(codes):
+        cells = random.permutation(np.flatnonzero(codes == code))
+        test[cells[: round(test_share * len(cells))]] = True
+    return adata[~test].copy(), adata[test].copy()
 
 
 def nearest(value: str, known: Sequence[str]) -> str:

@@ -25,57 +25,6 @@ FEWEST = {"c2st": 50, "correlation": 20, "type": 10}  # cells of a type in each 
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of the report: what it is called and which way is good."""
-
-    name: str
-    group: str
-    title: str
-    better: str  # lower | higher | target
-    ideal: float  # the best value there is; nan: as the floor
-    sees: str
-
-
-NAN = float("nan")
-FIGURES = (
-    Figure("c2st", "Told apart", "C2ST AUC, worst of three", "lower", 0.5, "how often the best of three classifiers picks the synthetic cell out of a real and a synthetic one"),
-    Figure("c2st_forest", "Told apart", "C2ST AUC, random forest on genes", "lower", 0.5, "single genes that are off, and their combinations"),
-    Figure("c2st_linear", "Told apart", "C2ST AUC, logistic regression on genes", "lower", 0.5, "genes whose mean is off"),
-    Figure("c2st_boosting", "Told apart", "C2ST AUC, boosting on components", "lower", 0.5, "the shape of the cloud, depth and genes detected"),
-    Figure("w1", "Distance", "Wasserstein-1", "lower", 0, "how far cells must be moved"),
-    Figure("w2", "Distance", "Wasserstein-2", "lower", 0, "how far cells must be moved, far ones weighing more"),
-    Figure("mmd2", "Distance", "MMD squared", "lower", 0, "differences of density at the scale of the data"),
-    Figure("energy_distance", "Distance", "Energy distance", "lower", 0, "differences of density at every scale"),
-    Figure("ilisi", "Neighbours", "Mixing (iLISI)", "higher", 2, "whether neighbourhoods hold real and synthetic cells alike"),
-    Figure("precision", "Neighbours", "Precision", "higher", 1, "synthetic cells that lie among real ones"),
-    Figure("recall", "Neighbours", "Recall", "higher", 1, "real cells that synthetic ones reach"),
-    Figure("density", "Neighbours", "Density", "target", NAN, "how deep among real cells the synthetic ones lie; above the floor: too central"),
-    Figure("coverage", "Neighbours", "Coverage", "higher", 1, "real neighbourhoods with a synthetic cell in them"),
-    Figure("gene_mean", "Genes", "Gene means, RMSE", "lower", 0, "genes that are too high or too low"),
-    Figure("gene_variance", "Genes", "Gene variances, RMSE", "lower", 0, "genes that vary too much or too little"),
-    Figure("gene_zeros", "Genes", "Zero fractions, RMSE", "lower", 0, "genes seen in too many or too few cells"),
-    Figure("detection_gap", "Genes", "Detection, ten worst genes", "lower", 0, "the few genes whose detection is furthest off"),
-    Figure("library_ks", "Genes", "Library size, KS", "lower", 0, "the spread of counts per cell"),
-    Figure("detected_ks", "Genes", "Genes per cell, KS", "lower", 0, "the spread of genes detected per cell"),
-    Figure("correlation", "Genes", "Gene-gene correlation within type", "higher", 1, "whether genes go together as in real cells"),
-    Figure("marker_slope", "Labels", "Marker fold changes, slope", "target", 1, "whether differences between types keep their size"),
-    Figure("marker_correlation", "Labels", "Marker fold changes, correlation", "higher", 1, "whether differences between types keep their order"),
-    Figure("de_recall", "Labels", "Top 50 markers found again", "higher", 1, "whether the same genes come out as markers"),
-    Figure("tstr_f1", "Labels", "Train on synthetic, test on real, macro-F1", "higher", 1, "whether a classifier learns real types from synthetic cells"),
-    Figure("label_accuracy", "Labels", "Label accuracy", "target", NAN, "whether cells are of the type asked for; above the floor: caricatures"),
-    Figure("composition", "Labels", "Composition, total variation", "lower", 0, "whether types come in the proportions of training"),
-    Figure("nearer_training", "Privacy", "Nearer to training cells", "target", 0.5, "cells remembered rather than made"),
-    Figure("membership_auc", "Privacy", "Membership inference by cell, AUC", "target", 0.5, "what an attacker learns about a cell"),
-    Figure("donor_membership_auc", "Privacy", "Membership inference by donor, AUC", "target", 0.5, "what an attacker learns about a donor"),
-    Figure("exact_copies", "Privacy", "Exact copies", "lower", 0, "training cells handed out again"),
-    Figure("scdiffusion_mmd", "Peers' variants", "MMD as scDiffusion computes it", "lower", 0, "for comparison with published tables only"),
-    Figure("cfgen_w2", "Peers' variants", "W2 per type as CFGen computes it", "lower", 0, "for comparison with published tables only"),
-    Figure("cfgen_mmd", "Peers' variants", "MMD per type as CFGen computes it", "lower", 0, "for comparison with published tables only"),
-)
-COUNTS_ONLY = ("library_ks",)
-
-
-@dataclass(frozen=True)
 class Cells:
     """Some cells as the scores need them. ``counts`` is None for a set that came log-normalised."""
 
@@ -225,7 +174,7 @@ def gene_scores(real: Cells, fake: Cells) -> dict[str, float]:
     return scores
 
 
-def overall_scores(real: View, fake: View, seed: int) -> dict[str, float]:
+def overall_scores(real: View, fake: View) -> dict[str, float]:
     """The figures that need no label and are cheap."""
     x, y = real.components, fake.components
     return {
@@ -233,7 +182,6 @@ def overall_scores(real: View, fake: View, seed: int) -> dict[str, float]:
         "ilisi": m.ilisi(x, y),
         **m.precision_recall(x, y),
         **gene_scores(real.cells, fake.cells),
-        "scdiffusion_mmd": m.scdiffusion_mmd(real.dense, fake.dense, seed),
     }
 
 
@@ -269,20 +217,22 @@ def marker_scores(real: Cells, fake: Cells, reference: Reference) -> Iterator[tu
         return
     types, markers = reference.types[kept], reference.markers[kept]
     x, y = (m.log_fold_changes(cells.log, cells.codes, types) for cells in (real, fake))
-    found = m.de_recall(*(m.t_statistics(cells.log, cells.codes, types) for cells in (real, fake)))
-    for scope, rows in [(OVERALL, slice(None)), *((int(t), slice(i, i + 1)) for i, t in enumerate(types))]:
+    found = m.de_recall(m.t_statistics(real.log, real.codes, types), m.t_statistics(fake.log, fake.codes, types))
+    scopes: list[tuple[int | str, slice]] = [(OVERALL, slice(None)), *((int(t), slice(i, i + 1)) for i, t in enumerate(types))]
+    for scope, rows in scopes:
         agreement = m.marker_agreement(x[rows], y[rows], markers[rows])
         yield scope, "marker_slope", agreement["slope"]
         yield scope, "marker_correlation", agreement["correlation"]
         yield scope, "de_recall", float(found[rows].mean())
 
 
-def cfgen_scores(real: Cells, fake: Cells, types: np.ndarray, seed: int) -> Iterator[tuple[int | str, str, float]]:
-    """CFGen's two figures by type, and their means."""
-    x, y = m.cfgen_space(real.log, fake.log, seed)
+def peer_scores(real: View, fake: View, types: np.ndarray, seed: int) -> Iterator[tuple[int | str, str, float]]:
+    """scDiffusion's figure, CFGen's two by type, and their means."""
+    yield OVERALL, "scdiffusion_mmd", m.scdiffusion_mmd(real.dense, fake.dense, seed)
+    x, y = m.cfgen_space(real.cells.log, fake.cells.log, seed)
     by_type = []
-    for t in (t for t in types if (real.codes == t).sum() >= 20):  # their own threshold
-        pair = x[real.codes == t], y[fake.codes == t]
+    for t in (t for t in types if (real.cells.codes == t).sum() >= 20):  # their own threshold
+        pair = x[real.cells.codes == t], y[fake.cells.codes == t]
         by_type.append((m.cfgen_w2(*pair), m.cfgen_mmd(*pair)))
         yield int(t), "cfgen_w2", by_type[-1][0]
         yield int(t), "cfgen_mmd", by_type[-1][1]
@@ -404,8 +354,7 @@ def judge(
 def whole_set_scores(train: Cells, cells: Cells) -> dict[str, float]:
     """The figures that compare all cells of a set with all training cells."""
     size = int(max(train.codes.max(), cells.codes.max())) + 1
-    a, b = (train.counts, cells.counts) if cells.counts is not None else (_rounded(train.log), _rounded(cells.log))
-    assert a is not None and b is not None
+    a, b = (_rounded(train.log), _rounded(cells.log)) if train.counts is None or cells.counts is None else (train.counts, cells.counts)
     copies = m.exact_copies(b, a)
     if size == 1:
         return {"exact_copies": copies}
@@ -461,13 +410,14 @@ class _Court:
     def _score(self, name: str, halving: int, real: View, asked: View, teachers: View, nearby: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
         reference, seed = self.reference, self.reference.seed + halving
         curves = told_apart(real, asked, reference.space, seed)
-        self._add(name, OVERALL, halving, c2st_scores(curves) | overall_scores(real, asked, seed))
+        self._add(name, OVERALL, halving, c2st_scores(curves) | overall_scores(real, asked))
         for code in self.sizes:
             pair = real[real.cells.codes == code], asked[asked.cells.codes == code]
             self._add(name, code, halving, type_scores(*pair, reference, seed) if len(reference.types) > 1 else {})
         self._add_rows(name, halving, correlation_scores(real, asked, reference))
         self._add_rows(name, halving, marker_scores(real.cells, asked.cells, reference))
-        self._add_rows(name, halving, cfgen_scores(real.cells, asked.cells, reference.types, seed))
+        if halving == 0:
+            self._add_rows(name, halving, peer_scores(real, asked, reference.types, seed))
         self._add_rows(name, halving, learning_scores(teachers, asked, self.test, reference))
         self._add_privacy(name, halving, asked.cells, nearby)
         if halving == 0:

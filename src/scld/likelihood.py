@@ -1,6 +1,8 @@
-"""The negative binomial log-likelihood of sparse counts: special functions only where a count is not zero."""
+"""The negative binomial log-likelihood of sparse counts: special functions only where a count is above one."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +14,15 @@ def log_likelihood(log_mean: Tensor, log_dispersion: Tensor, rows: Tensor, genes
 
     .. math:: \log p(x) = \log\frac{\Gamma(x + r)}{\Gamma(r)\,x!} + x \log\frac{\mu}{\mu + r} - r \log(1 + \mu / r)
 
-    Only the last term lives at every gene; the others vanish where x = 0 and are taken at the non-zero counts alone.
+    Only the last term lives at every gene; the second is taken at the non-zero counts alone, and so is the first, which
+    is log r where x = 1 and needs a Gamma function only from x = 2. The gradient is written out for the same reason.
 
     Parameters
     ----------
     log_mean
         log mu, ``[cells, genes]``.
     log_dispersion
-        log r, broadcastable to ``[cells, genes]``; the larger, the nearer to Poisson.
+        log r, ``[genes]``; the larger, the nearer to Poisson.
     rows, genes, counts
         The non-zero counts and where they stand, each ``[non-zeros]``.
 
@@ -32,16 +35,41 @@ def log_likelihood(log_mean: Tensor, log_dispersion: Tensor, rows: Tensor, genes
     --------
     >>> import torch
     >>> at = torch.tensor([0])
-    >>> p = log_likelihood(torch.zeros(1, 1), torch.zeros(1, 1), at, at, torch.tensor([1.0]))  # mu = r = x = 1: p = 1/4
+    >>> p = log_likelihood(torch.zeros(1, 1), torch.zeros(1), at, at, torch.tensor([1.0]))  # mu = r = x = 1: p = 1/4
     >>> round(float(p.exp()), 6)
     0.25
     """
-    log_dispersion = log_dispersion.expand_as(log_mean)
-    log_ratio = log_mean - log_dispersion
-    log_one_plus = softplus(log_ratio)  # log(1 + mu / r)
-    at_zero = -(log_dispersion.exp() * log_one_plus).sum(1)
-    r = log_dispersion[rows, genes].exp().double()  # lgamma(x + r) - lgamma(r) cancels badly in single precision
-    x = counts.double()
-    combinatorial = torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1)
-    at_counts = combinatorial.to(log_mean.dtype) + counts * (log_ratio - log_one_plus)[rows, genes]
-    return at_zero.index_add(0, rows, at_counts)
+    result: Tensor = _LogLikelihood.apply(log_mean, log_dispersion, rows, genes, counts)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LogLikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, log_mean: Tensor, log_dispersion: Tensor, rows: Tensor, genes: Tensor, counts: Tensor) -> Tensor:
+        r = log_dispersion.exp()
+        log_ratio = log_mean - log_dispersion
+        log_one_plus = softplus(log_ratio)  # log(1 + mu / r)
+        flat = rows * log_mean.shape[1] + genes
+        at_counts = counts * (log_ratio.view(-1)[flat] - log_one_plus.view(-1)[flat]) + log_dispersion[genes]
+        several = counts > 1
+        x, r_there = counts[several].double(), r[genes[several]].double()  # the Gammas cancel badly in single precision
+        gammas = torch.lgamma(x + r_there) - torch.lgamma(1 + r_there) - torch.lgamma(x + 1)
+        at_counts[several] += gammas.to(at_counts.dtype)
+        ctx.save_for_backward(log_ratio, log_one_plus, r, rows, genes, counts, flat)
+        return torch.mv(log_one_plus, -r).index_add(0, rows, at_counts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        log_ratio, log_one_plus, r, rows, genes, counts, flat = ctx.saved_tensors
+        share = torch.sigmoid(log_ratio)  # mu / (mu + r)
+        of_dispersion = r * torch.mv((share - log_one_plus).t(), gradient)
+        several = counts > 1
+        x, r_there = counts[several].double(), r[genes[several]].double()
+        digammas = r_there * (torch.digamma(x + r_there) - torch.digamma(1 + r_there))
+        outside = counts * (1 - share.view(-1)[flat])
+        at_counts = 1 - outside  # r times d/dr of log r is 1
+        at_counts[several] += digammas.to(at_counts.dtype)
+        of_dispersion = of_dispersion.index_add(0, genes, gradient[rows] * at_counts)
+        of_mean = share.mul_(-r)
+        of_mean.view(-1)[flat] += outside  # each place stands once
+        return of_mean.mul_(gradient[:, None]), of_dispersion, None, None, None

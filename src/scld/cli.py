@@ -1,0 +1,188 @@
+"""The command line: parse, call, print. Heavy modules load inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scld import __version__
+from scld.errors import RequestError, SCLDError
+
+
+class _Group(click.Group):
+    """Turns errors made for a person into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SCLDError, OSError) as error:
+            click.echo(f"scld: {' '.join(str(error).split())}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("scld: interrupted; an unfinished fit goes on where it stopped when the same command is run again", err=True)
+            sys.exit(130)
+
+
+class _Examples(click.Command):
+    """A command whose help ends with examples as they are typed."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.strip().splitlines():
+                    formatter.write(f"  {line.strip()}\n")
+
+
+_out = click.Path(path_type=Path)
+_overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
+_device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+_quiet = click.option("--quiet", is_flag=True, help="No progress bars.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="scld")
+def main() -> None:
+    """Learn a labelled single-cell RNA-seq count matrix and write new cells: the whole population, or the types you ask for."""
+
+
+@main.command(
+    cls=_Examples,
+    epilog="""scld fit atlas.h5ad --label cell_type -o atlas.scld
+    scld fit atlas.h5ad --label cell_type --label donor --layer counts -o atlas.scld""",
+)
+@click.argument("source")
+@click.option("-l", "--label", "labels", multiple=True, help="obs column to steer by; may be given several times.")
+@click.option("-o", "--output", type=_out, required=True, help="Checkpoint directory to write.")
+@click.option("--layer", help="Layer that holds the raw counts; X if left out.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@_device
+@_overwrite
+@_quiet
+def fit(source: str, labels: tuple[str, ...], output: Path, layer: str | None, seed: int, device: str, overwrite: bool, quiet: bool) -> None:
+    """Learn from the raw counts in SOURCE, an .h5ad file or .zarr store.
+
+    A fit that was interrupted goes on where it stopped when the same command is run again.
+    """
+    from scld.synthesizer import Synthesizer
+
+    synth = Synthesizer(labels, seed=seed, device=device).fit(source, layer=layer, checkpoint=output, overwrite=overwrite, progress=not quiet)
+    summary = synth.summary
+    click.echo(f"Fitted {summary['cells']:,} cells in {summary['autoencoder']['seconds'] + summary['denoiser']['seconds']:.0f} s: {output}")
+    click.echo(f"Next: scld sample {output} -n 1000{_where_hint(synth)} -o cells.h5ad")
+
+
+@main.command(
+    cls=_Examples,
+    epilog="""scld sample atlas.scld -n 10000 -o cells.h5ad
+    scld sample atlas.scld -n 500 --where cell_type="plasma cell" --guidance 1.5 -o plasma.h5ad
+    scld sample atlas.scld --obs table.csv -o cells.h5ad""",
+)
+@click.argument("checkpoint", type=_out)
+@click.option("-n", "--cells", "n", type=int, help="Number of cells.")
+@click.option("-w", "--where", "wheres", multiple=True, metavar="LABEL=CATEGORY", help="Fix a label; several categories of one label: give it again.")
+@click.option("--obs", type=_out, help="CSV with a column a label, one cell a row, in place of -n and --where.")
+@click.option("-g", "--guidance", "guidances", multiple=True, metavar="[LABEL=]WEIGHT", help="1 follows the labels, more exaggerates; per label if named.")
+@click.option("--steps", type=int, help="Solver steps.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same cells.")
+@click.option("-o", "--output", type=_out, required=True, help=".h5ad file or .zarr store to write.")
+@_device
+@_overwrite
+@_quiet
+def sample(
+    checkpoint: Path,
+    n: int | None,
+    wheres: tuple[str, ...],
+    obs: Path | None,
+    guidances: tuple[str, ...],
+    steps: int | None,
+    seed: int,
+    output: Path,
+    device: str,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Write new cells from a fitted CHECKPOINT: raw counts, labels as asked for."""
+    from scld.output import check_output, write
+    from scld.synthesizer import load
+
+    check_output(output, overwrite)
+    if n is None and obs is None:
+        raise RequestError("-n: missing; say how many cells to write (-n 1000), or list them with --obs table.csv")
+    where, guidance = _where(wheres) or None, _guidance(guidances)
+    synth = load(checkpoint, device=device)
+    pieces = synth.stream(n, where=where, obs=None if obs is None else _table(obs), guidance=guidance, steps=steps, seed=seed, progress=not quiet)
+    count = write(pieces, output, overwrite)
+    click.echo(f"Wrote {count:,} cells x {len(synth.genes):,} genes: {output}")
+    click.echo("Next: scld evaluate --train train.h5ad --test test.h5ad " + str(output) + (f" --label {synth.labels[0]}" if synth.labels else "") + " -o report.html")
+
+
+@main.command(cls=_Examples, epilog="scld info atlas.scld")
+@click.argument("checkpoint", type=_out)
+def info(checkpoint: Path) -> None:
+    """Say what a CHECKPOINT holds: labels, categories, genes, training."""
+    from scld.synthesizer import load
+
+    synth = load(checkpoint, device="cpu")
+    click.echo(f"{checkpoint}: {synth.summary['cells']:,} training cells, {len(synth.genes):,} genes ({int((~synth.genes['seen']).sum()):,} never seen)")
+    for label in synth.schema.labels:
+        cells = synth.schema.category_cells(label.name)
+        click.echo(f"  {label.name}: " + ", ".join(f"{category} ({count:,})" for category, count in cells.items()))
+    for part in ("autoencoder", "denoiser"):
+        course = synth.summary[part]
+        click.echo(f"  {part}: {course['steps']:,} steps in {course['seconds']:.0f} s, best of {len(course['validation'])} rounds: {course['best_round'] + 1}")
+
+
+@main.command(cls=_Examples, epilog="scld demo\nscld demo --quick -o demo-folder")
+@click.option("-o", "--output", type=_out, default=Path("scld-demo"), show_default=True, help="Folder to write.")
+@click.option("--quick", is_flag=True, help="A short training on few cells: to see that all works, not how well.")
+@_overwrite
+@_quiet
+def demo(output: Path, quick: bool, overwrite: bool, quiet: bool) -> None:
+    """Fit, sample and score on real blood cells that come with the package."""
+    from scld.demo import run
+
+    run(output, quick=quick, overwrite=overwrite, progress=not quiet, say=click.echo)
+
+
+def _where(pairs: tuple[str, ...]) -> dict[str, list[str]]:
+    wanted: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, category = pair.partition("=")
+        if not (name and equals and category):
+            raise RequestError(f"--where: got {pair!r}; write LABEL=CATEGORY, for example --where cell_type='plasma cell'")
+        wanted.setdefault(name, []).append(category)
+    return wanted
+
+
+def _guidance(texts: tuple[str, ...]) -> float | dict[str, float] | None:
+    by_label: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            by_label[name] = float(number)
+        except ValueError:
+            raise RequestError(f"--guidance: got {text!r}; write a number, or LABEL=NUMBER, for example --guidance cell_type=1.5") from None
+    if "" in by_label and len(by_label) > 1:
+        raise RequestError(f"--guidance: got {' and '.join(texts)}; give one weight for all labels, or one for each label named")
+    return by_label.get("", by_label or None)
+
+
+def _table(path: Path) -> Any:
+    import pandas as pd
+
+    if not path.exists():
+        raise RequestError(f"--obs: {path}: no such file; pass a CSV (or .tsv) with a column a label")
+    try:
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+    except (ValueError, pd.errors.ParserError) as error:
+        raise RequestError(f"--obs: {path}: not a readable CSV ({str(error).splitlines()[0]}); write one column a label, one row a cell") from error
+
+
+def _where_hint(synth: Any) -> str:
+    if not synth.labels:
+        return ""
+    label = synth.schema.labels[0]
+    return f' --where {label.name}="{label.categories[0]}"'

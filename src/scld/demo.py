@@ -1,0 +1,93 @@
+"""The main job on the cells that ship with the package: split, fit, sample, score, and a folder to look at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scld import datasets
+from scld.config import Config
+from scld.data import split
+from scld.errors import RequestError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+LABEL = "cell_type"
+TARGET = "CD14+ monocyte"
+_QUICK = {"autoencoder_training": {"rounds": 4}, "denoiser_training": {"rounds": 2, "round_steps": 50}}
+
+
+def run(output: Path, *, quick: bool, overwrite: bool, progress: bool, say: Callable[[str], None]) -> None:
+    """Make the demo's folder; an interruption leaves none, or the former one.
+
+    Parameters
+    ----------
+    output
+        Folder to make.
+    quick
+        A training too short to be good.
+    overwrite
+        Whether a former demo's folder may be replaced.
+    progress
+        Whether to show progress on standard error.
+    say
+        Called with each line for the user.
+    """
+    if output.exists() and not (overwrite and (output / "report.html").exists()):
+        raise RequestError(f"{output}: exists already; choose another folder with -o, or replace a former demo with --overwrite")
+    if not output.absolute().parent.is_dir():
+        raise RequestError(f"{output}: its folder {str(output.absolute().parent)!r} does not exist; make it first")
+    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
+    try:
+        _fill(aside, output, quick, progress, say)
+        aside.chmod(0o755)
+        shutil.rmtree(output, ignore_errors=True)
+        os.replace(aside, output)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    _farewell(output, say)
+
+
+def _fill(folder: Path, named: Path, quick: bool, progress: bool, say: Callable[[str], None]) -> None:
+    from scld.report import evaluate
+    from scld.synthesizer import Synthesizer
+
+    train, test = split(datasets.pbmc(), LABEL)
+    say(f"Real cells: {train.n_obs:,} to learn from, {test.n_obs:,} kept aside to judge by; {train.n_vars:,} genes, {train.obs[LABEL].nunique()} types.")
+    synth = Synthesizer([LABEL], config=Config.from_dict(_QUICK if quick else {})).fit(train, progress=progress)
+    cells = synth.sample(test.n_obs, progress=progress)
+    target = synth.sample(500, where={LABEL: TARGET}, progress=progress)
+    synth.save(folder / "pbmc.scld")
+    for name, adata in {"train": train, "test": test, "cells": cells, "cd14_monocytes": target}.items():
+        adata.write_h5ad(folder / f"{name}.h5ad", compression="gzip")
+    report = evaluate(train, test, {"SCLD": cells}, LABEL, progress=progress)
+    report.to_html(folder / "report.html")
+    report.to_json(folder / "report.json")
+    say(report.summary())
+    say(f"\n500 cells asked for as {TARGET}, beside the real ones:")
+    targeted = evaluate(_only(train), _only(test), {"SCLD": target}, None, progress=progress)
+    targeted.to_html(folder / "report_cd14_monocytes.html")
+    say(targeted.summary())
+
+
+def _only(cells: AnnData) -> AnnData:
+    return cells[cells.obs[LABEL] == TARGET].copy()
+
+
+def _farewell(folder: Path, say: Callable[[str], None]) -> None:
+    say(f"""
+Made in {folder}:
+  report.html                  open it in a browser: how near the synthetic cells are to real ones, with pictures
+  report_cd14_monocytes.html   the same for the targeted type
+  cells.h5ad                   the whole population, synthetic
+  cd14_monocytes.h5ad          one type as asked for
+  train.h5ad, test.h5ad        the real cells
+  pbmc.scld                    the fitted model
+Next:
+  scld sample {folder}/pbmc.scld -n 5000 --where {LABEL}="NK cell" -o nk.h5ad
+  scld fit your.h5ad --label {LABEL} -o your.scld""")
