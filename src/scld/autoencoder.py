@@ -6,6 +6,7 @@ thereby part of what is generated. The decoder also sees the cell's labels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -40,7 +41,9 @@ class Batch(NamedTuple):
     def of(cls, counts: sp.csr_matrix, labels: np.ndarray, device: torch.device | str = "cpu") -> Batch:
         """From CSR counts ``[cells, genes]`` and codes ``[cells, labels]``."""
         parts = (counts.indptr.astype(np.int64), counts.indices.astype(np.int64), counts.data)
-        matrix = torch.sparse_csr_tensor(*map(torch.from_numpy, parts), size=counts.shape, check_invariants=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            matrix = torch.sparse_csr_tensor(*map(torch.from_numpy, parts), size=counts.shape, check_invariants=False)
         rows = torch.from_numpy(np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)))
         return cls(matrix.to(device), rows.to(device), torch.from_numpy(np.ascontiguousarray(labels)).to(device))
 
@@ -86,6 +89,8 @@ class Autoencoder(nn.Module):
         self.config = config
         self.gene_weights = nn.Parameter(torch.randn(genes, width) * 0.003)
         self.encoder = nn.Sequential(*_layer(width, config.dropout), nn.Linear(width, width), *_layer(width), nn.Linear(width, 2 * config.latent))
+        with torch.no_grad():  # begin nearly certain, or the prior switches coordinates off before the decoder has learnt to use them
+            self.encoder[-1].bias[config.latent :] = -4.0
         self.labels = nn.ModuleList(nn.Embedding(size + 1, config.label_width) for size in sizes)  # 0: left open
         inputs = config.latent + 1 + config.label_width * len(sizes)
         self.decoder = nn.Sequential(nn.Linear(inputs, width), *_layer(width, config.dropout), nn.Linear(width, width), *_layer(width))

@@ -10,9 +10,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scld.aside import check_place, written_aside
 from scld.errors import CheckpointError, RequestError
 
 FORMAT = 1
@@ -40,12 +39,7 @@ class Checkpoint:
 
 def check_output(path: Path, overwrite: bool) -> None:
     """Refuse an output that exists, unless told to replace it, that is no checkpoint, or whose folder does not exist."""
-    if path.exists() and not overwrite:
-        raise RequestError(f"{path}: exists already; choose another name, or replace it with overwrite=True (--overwrite)")
-    if path.exists() and not _is_ours(path):
-        raise RequestError(f"{path}: exists and is not a checkpoint, so it is not replaced; choose another name")
-    if not path.absolute().parent.is_dir():
-        raise RequestError(f"{path}: its folder {str(path.absolute().parent)!r} does not exist; make it first")
+    check_place(path, overwrite, "a checkpoint", _is_ours)
 
 
 def _is_ours(path: Path) -> bool:
@@ -72,23 +66,9 @@ def resume_folder(path: Path, run: str, overwrite: bool) -> Path:
 def write(path: Path, checkpoint: Checkpoint, overwrite: bool = False) -> None:
     """Write a checkpoint; whatever stops it, ``path`` holds either what it held before or the whole new one."""
     check_output(path, overwrite)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-    try:
-        _write_files(aside, checkpoint)
-        aside.chmod(0o755)
-        _replace(aside, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _replace(aside: Path, path: Path) -> None:
-    """Put a finished directory in the place of ``path``: a directory that is not empty cannot be renamed over."""
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        os.replace(path, old)
-    os.replace(aside, path)
-    shutil.rmtree(old, ignore_errors=True)
+    with written_aside(path) as folder:
+        folder.mkdir()
+        _write_files(folder, checkpoint)
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
@@ -109,7 +89,7 @@ def read(path: Path) -> Checkpoint:
         parts = {name: load_file(path / f"{name}.safetensors") for name in manifest["parts"]}
     except FileNotFoundError as error:
         raise damaged(path, f"{Path(str(error.filename or error)).name} is missing") from error
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise damaged(path, str(error).splitlines()[0]) from error
     return Checkpoint(manifest, schema, genes, parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -117,6 +117,70 @@ def sample(
     count = write(pieces, output, overwrite)
     click.echo(f"Wrote {count:,} cells x {len(synth.genes):,} genes: {output}")
     click.echo("Next: scld evaluate --train train.h5ad --test test.h5ad " + str(output) + (f" --label {synth.labels[0]}" if synth.labels else "") + " -o report.html")
+
+
+@main.command(
+    cls=_Examples,
+    epilog="""scld evaluate --train train.h5ad --test test.h5ad cells.h5ad --label cell_type -o report.html
+    scld evaluate --train train.h5ad --test test.h5ad ours.h5ad theirs.h5ad --log-normalised theirs --label cell_type -o report.html""",
+)
+@click.argument("synthetic", nargs=-1, required=True)
+@click.option("--train", required=True, help="Real cells that the synthetic ones were learnt from: .h5ad or .zarr, raw counts.")
+@click.option("--test", help="Real cells that no model saw; without them part of --train is set aside for the floors.")
+@click.option("-l", "--label", help="obs column of cell types; overall figures only if left out.")
+@click.option("--donor", help="obs column of donors, for membership inference by donor.")
+@click.option("--layer", help="Layer that holds the raw counts; X if left out.")
+@click.option("--log-normalised", multiple=True, metavar="NAME", help="A synthetic set (its file name without ending) that is log(1 + counts per 10,000).")
+@click.option("--genes", type=click.Choice(["same", "intersection"]), default="same", show_default=True, help="Where gene names differ: stop, or score the shared ones.")
+@click.option("--baselines/--no-baselines", default=True, show_default=True, help="Score the trivial fakes beside.")
+@click.option("--max-cells", type=int, default=2000, show_default=True, help="Most cells a side in one comparison.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("-o", "--output", "outputs", multiple=True, type=_out, help=".html, .json or .csv to write; may be given several times.")
+@_overwrite
+@_quiet
+def evaluate(
+    synthetic: tuple[str, ...],
+    train: str,
+    test: str | None,
+    label: str | None,
+    donor: str | None,
+    layer: str | None,
+    log_normalised: tuple[str, ...],
+    genes: Literal["same", "intersection"],
+    baselines: bool,
+    max_cells: int,
+    seed: int,
+    outputs: tuple[Path, ...],
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Score SYNTHETIC cells, from any tool, beside real cells and trivial fakes."""
+    from scld.output import check_output
+    from scld.report import evaluate as judge
+
+    for output in outputs:
+        check_output(output, overwrite, (".html", ".json", ".csv"))
+    names = [Path(path).stem for path in synthetic]
+    if len(set(names)) < len(names):
+        raise RequestError(f"SYNTHETIC: the file names {', '.join(names)} are not different without folder and ending; rename one, as sets are told apart by them")
+    report = judge(
+        train,
+        test,
+        dict(zip(names, synthetic, strict=True)),
+        label,
+        donor=donor,
+        layer=layer,
+        log_normalised=log_normalised,
+        genes=genes,
+        baselines=baselines,
+        max_cells=max_cells,
+        seed=seed,
+        progress=not quiet,
+    )
+    click.echo(report.summary())
+    for output in outputs:
+        {".html": report.to_html, ".json": report.to_json, ".csv": lambda path: report.table.to_csv(path, index=False)}[output.suffix](output)
+        click.echo(f"Wrote {output}")
 
 
 @main.command(cls=_Examples, epilog="scld info atlas.scld")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from scld.errors import RequestError
@@ -14,13 +14,13 @@ class AutoencoderConfig:
     """The count autoencoder."""
 
     latent: int = 32  # coordinates of a cell; the prior on them switches off those that the data do not need
-    width: int = 256  # of the hidden layers
+    width: int = 128  # of the hidden layers
     label_width: int = 16  # of a label's embedding in the decoder
     dropout: float = 0.1
     label_dropout: float = 0.1  # share of cells that train with a label left open, so that it can be left open later
-    kl_weight: float = 0.3  # below 1: latents keep more of a cell than a pure variational bound would; near 0 they keep its noise
+    kl_weight: float = 0.05  # below 1: latents keep more of a cell than a pure variational bound would; near 0 they keep its noise
     encoder_sd: float = 0.01  # sd of the Gaussian prior on each gene's weights; without it a few thousand cells are overfitted in ten epochs
-    decoder_sd: float = 0.05
+    decoder_sd: float = 0.03
     dispersion_rate: float = 20.0  # dispersions learn this much faster: at the networks' own rate they stay near their start
 
 
@@ -40,13 +40,13 @@ class DenoiserConfig:
 class TrainingConfig:
     """One training run: see `scld.train`."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3  # at the start; it falls to zero along a line
     batch: int = 128
-    rounds: int = 100  # at most
-    round_steps: int = 1  # at least so many steps between two looks at the held-out cells; at least one pass over the data
-    patience: int = 5  # rounds without gain before stopping
-    tolerance: float = 0.01  # a smaller gain is none
-    average: float = 0.99  # decay of the averaged weights, a step
+    steps: int = 1500  # at least
+    epochs: int = 4  # at least: large data take more steps
+    rounds: int = 30  # looks at the held-out cells, evenly spaced
+    patience: int = 6  # rounds without gain before stopping
+    average: float = 0.98  # decay of the averaged weights, a step
     clip: float = 100.0  # largest norm of the gradient
     validation_repeats: int = 1  # draws of the noise for each held-out cell
     save_seconds: float = 20.0  # between two savings of a resumable state
@@ -81,11 +81,13 @@ class Config:
     autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     denoiser_training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(
-            batch=256, rounds=24, round_steps=250, patience=4, tolerance=0.0005, average=0.998, clip=1.0, validation_repeats=8
-        )
+        default_factory=lambda: TrainingConfig(learning_rate=2e-3, batch=256, steps=5000, epochs=10, average=0.995, clip=1.0, validation_repeats=8)
     )
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out <= 0.5:
+            raise RequestError(f"config.held_out: got {self.held_out!r}; allowed are shares above 0, up to 0.5")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -102,5 +104,14 @@ def _updated(config: Any, values: Mapping[str, Any], place: str) -> Any:
     for name, value in values.items():
         if name not in known:
             raise RequestError(f"{place}: no setting {name!r}; settings: {', '.join(known)}")
-        known[name] = _updated(known[name], value, f"{place}.{name}") if isinstance(value, Mapping) else value
+        known[name] = _like(known[name], value, f"{place}.{name}")
     return type(config)(**known)
+
+
+def _like(default: Any, value: Any, place: str) -> Any:
+    if is_dataclass(default) and isinstance(value, Mapping):
+        return _updated(default, value, place)
+    kinds = (float, int) if isinstance(default, float) else (type(default),)
+    if type(value) not in kinds:
+        raise RequestError(f"{place}: got {value!r}; allowed: {' or '.join(kind.__name__ for kind in kinds)}, such as {default!r}")
+    return value

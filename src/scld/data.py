@@ -331,7 +331,10 @@ class Schema:
         """The inverse of `to_json`."""
         labels = tuple(Label(label["name"], tuple(label["categories"]), label["ordered"]) for label in values["labels"])
         combinations = np.asarray(values["combinations"], dtype=np.int64).reshape(len(values["cells"]), len(labels))
-        return cls(labels, combinations, np.asarray(values["cells"], dtype=np.int64))
+        schema = cls(labels, combinations, np.asarray(values["cells"], dtype=np.int64))
+        if (combinations >= schema.sizes).any() or (combinations < MISSING).any():
+            raise ValueError("combinations hold categories that no label has")
+        return schema
 
 
 def encode_labels(obs: pd.DataFrame, labels: Sequence[Label]) -> np.ndarray:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scld import datasets
+from scld.aside import check_place, written_aside
 from scld.config import Config
 from scld.data import split
-from scld.errors import RequestError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 LABEL = "cell_type"
 TARGET = "CD14+ monocyte"
-_QUICK = {"autoencoder_training": {"rounds": 4}, "denoiser_training": {"rounds": 2, "round_steps": 50}}
+_QUICK = {"autoencoder_training": {"steps": 60, "rounds": 4, "epochs": 1}, "denoiser_training": {"steps": 100, "rounds": 2, "epochs": 1}}
 
 
 def run(output: Path, *, quick: bool, overwrite: bool, progress: bool, say: Callable[[str], None]) -> None:
@@ -38,22 +35,14 @@ def run(output: Path, *, quick: bool, overwrite: bool, progress: bool, say: Call
     say
         Called with each line for the user.
     """
-    if output.exists() and not (overwrite and (output / "report.html").exists()):
-        raise RequestError(f"{output}: exists already; choose another folder with -o, or replace a former demo with --overwrite")
-    if not output.absolute().parent.is_dir():
-        raise RequestError(f"{output}: its folder {str(output.absolute().parent)!r} does not exist; make it first")
-    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
-    try:
-        _fill(aside, output, quick, progress, say)
-        aside.chmod(0o755)
-        shutil.rmtree(output, ignore_errors=True)
-        os.replace(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    check_place(output, overwrite, "a former demo", lambda path: (path / "report.html").exists())
+    with written_aside(output) as folder:
+        folder.mkdir()
+        _fill(folder, quick, progress, say)
     _farewell(output, say)
 
 
-def _fill(folder: Path, named: Path, quick: bool, progress: bool, say: Callable[[str], None]) -> None:
+def _fill(folder: Path, quick: bool, progress: bool, say: Callable[[str], None]) -> None:
     from scld.report import evaluate
     from scld.synthesizer import Synthesizer
 

@@ -44,6 +44,7 @@ class Denoiser(nn.Module):
         self.blocks = nn.ModuleList(Block(config.width, config.dropout) for _ in range(config.blocks))
         self.outlet = nn.Linear(config.width, dims)
         nn.init.zeros_(self.outlet.weight)
+        nn.init.zeros_(self.outlet.bias)
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """Denoise ``x [cells, dims]`` at noise levels ``sigma [cells]``; ``labels [cells, labels]`` are codes, `MISSING` left open."""

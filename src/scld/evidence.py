@@ -153,7 +153,8 @@ def _column(name: str, adata: AnnData, column: str, what: str, option: str) -> n
     columns = list(map(str, adata.obs.columns))
     if column not in adata.obs:
         known = ", ".join(map(repr, columns)) or "none"
-        raise DataError(f"{name}: no obs column {column!r}; columns: {known}; name the column of {what} with {option}=, the same in every set{data.nearest(column, columns)}")
+        near = data.nearest(column, columns)
+        raise DataError(f"{name}: no obs column {column!r}; columns: {known}; name the column of {what} with {option}=, the same in every set{near}")
     missing = int(adata.obs[column].isna().sum())
     if missing:
         raise DataError(f"{name}: obs[{column!r}] is missing for {missing:,} of {adata.n_obs:,} cells; every cell needs one: fill it in, or drop these cells")
@@ -211,7 +212,7 @@ def _say(notes: list[str], label: str | None, types: list[str], logs: list[str],
     if label is None:
         notes.append("No label was given: overall figures only.")
     elif len(types) == 1:
-        notes.append(f"All training cells are of one type ({types[0]!r}): markers, label accuracy, composition and train on synthetic, which compare types, are left out.")
+        notes.append(f"One type only ({types[0]!r}): markers, label accuracy, composition and train on synthetic, which compare types, are left out.")
     if logs:
         notes.append(
             f"Log-normalised: {', '.join(logs)}. Such cells carry no library size, so it is left out for them, with the pass/fail checks on counts, "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -60,9 +60,9 @@ class Generator:
 
         Pages are computed side by side by as many threads as torch was told to use; only a few wait to be taken.
         """
-        count = -(-len(codes) // PAGE)
-        with _one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
-            waiting: deque[Future[sp.csr_matrix]] = deque()
+        count, threads = -(-len(codes) // PAGE), torch.get_num_threads()
+        waiting: deque[Future[sp.csr_matrix]] = deque()
+        with _one_thread_each(threads) as pool:
             for page in range(count):
                 waiting.append(pool.submit(self.page, page, codes[page * PAGE : (page + 1) * PAGE], plan))
                 if len(waiting) > 2 * threads:
@@ -98,11 +98,11 @@ def _no_empty_cells(mean: np.ndarray, dispersion: np.ndarray, seed: int, first: 
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[int]:
-    """Let every page run on one thread; gives the number of pages to run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _one_thread_each(threads: int) -> Iterator[Executor]:
+    """So many threads, each of which computes alone; torch keeps its number everywhere else."""
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield threads
+        yield pool
     finally:
-        torch.set_num_threads(threads)
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(torch.get_num_threads())  # this thread's own; what the initializer set holds for threads to come

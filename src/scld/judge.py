@@ -134,6 +134,7 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # classifier -> out-of-fold s
 class Judgement:
     """All scores, and the cells of the first halving for pictures."""
 
+    reference: Reference
     records: list[Record] = field(default_factory=list)
     shown: dict[str, View] = field(default_factory=dict)  # "real", "floor" and every set
     curves: dict[str, Curves] = field(default_factory=dict)
@@ -342,12 +343,11 @@ def judge(
     sizes = common_sizes([counts[1] // 2, *counts[2:]], max_cells)
     teaching = common_sizes([counts[0], *counts[2:]], max_cells)
     near = Neighbourhood.of(train, test, np.random.default_rng(seed), seed) if held_out else None
-    court = _Court(reference, reference.view(test), near, sizes, teaching)
+    court = _Court(reference, reference.view(test), near, sizes, teaching, Judgement(reference, sizes=sizes))
     for name, cells in {FLOOR: test, **synthetic}.items():
         court.judgement.records += [Record(name, OVERALL, figure, 0, value) for figure, value in whole_set_scores(train, cells).items()]
     for halving in range(halvings):
         court.sit(halving, synthetic, baselines and halving == 0, tick)
-    court.judgement.sizes = sizes
     return court.judgement
 
 
@@ -355,10 +355,10 @@ def whole_set_scores(train: Cells, cells: Cells) -> dict[str, float]:
     """The figures that compare all cells of a set with all training cells."""
     size = int(max(train.codes.max(), cells.codes.max())) + 1
     a, b = (_rounded(train.log), _rounded(cells.log)) if train.counts is None or cells.counts is None else (train.counts, cells.counts)
-    copies = m.exact_copies(b, a)
+    copies = {"exact_copies": m.exact_copies(b, a), "repeated_cells": m.repeated_cells(b)}
     if size == 1:
-        return {"exact_copies": copies}
-    return {"exact_copies": copies, "composition": m.composition_distance(np.bincount(train.codes, minlength=size), np.bincount(cells.codes, minlength=size))}
+        return copies
+    return copies | {"composition": m.composition_distance(np.bincount(train.codes, minlength=size), np.bincount(cells.codes, minlength=size))}
 
 
 def _rounded(log: sp.csr_matrix) -> sp.csr_matrix:
@@ -375,7 +375,7 @@ class _Court:
     near: Neighbourhood | None
     sizes: dict[int, int]
     teaching: dict[int, int]
-    judgement: Judgement = field(default_factory=Judgement)
+    judgement: Judgement
 
     def sit(self, halving: int, synthetic: Mapping[str, Cells], baselines: bool, tick: Callable[[str], None]) -> None:
         rng = np.random.default_rng([self.reference.seed, halving])
@@ -395,7 +395,9 @@ class _Court:
             cells = make_baseline(name, train, wanted, rng)
             asked, teachers = (self.reference.view(cells[draw(cells.codes, sizes, rng)]) for sizes in (self.sizes, self.teaching))
             self._score(name, halving, real, asked, teachers, nearby)
-            self._add(name, OVERALL, halving, {"exact_copies": whole_set_scores(train, cells)["exact_copies"]})
+            copies = whole_set_scores(train, cells)
+            copies.pop("composition", None)  # the fakes are given theirs
+            self._add(name, OVERALL, halving, copies)
         if halving == 0:
             self.judgement.shown["real"] = real
 

@@ -1,16 +1,16 @@
-"""Cells to disk, piece by piece, written aside and renamed: an interruption leaves nothing half-written."""
+"""Cells to disk, piece by piece: `scld.aside` says what an interruption leaves."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
+from scld.aside import check_place, written_aside
 from scld.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ def check_output(path: Path, overwrite: bool, endings: tuple[str, ...] = (".h5ad
     """Refuse an output with another ending, one that exists unless told to replace it, or one in a folder that does not."""
     if path.suffix not in endings:
         raise RequestError(f"{path}: unknown ending {path.suffix!r}; allowed are {' and '.join(endings)}")
-    if path.exists() and not overwrite:
-        raise RequestError(f"{path}: exists already; choose another name, or replace it with --overwrite")
-    if not path.absolute().parent.is_dir():
-        raise RequestError(f"{path}: its folder {str(path.absolute().parent)!r} does not exist; make it first")
+    check_place(path, overwrite, f"a {path.suffix}", _is_zarr if path.suffix == ".zarr" else Path.is_file)
+
+
+def _is_zarr(path: Path) -> bool:
+    return (path / ".zgroup").exists() or (path / "zarr.json").exists()
 
 
 def write(pieces: Iterable[AnnData], path: Path, overwrite: bool = False) -> int:
@@ -48,32 +49,28 @@ def write(pieces: Iterable[AnnData], path: Path, overwrite: bool = False) -> int
     5
     """
     check_output(path, overwrite)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-    try:
-        count = _write(pieces, aside / path.name)
-        if path.is_dir():  # a zarr store cannot be renamed over
-            shutil.rmtree(path)
-        os.replace(aside / path.name, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return count
+    with written_aside(path) as place:
+        return _write(pieces, place)
 
 
 def _write(pieces: Iterable[AnnData], path: Path) -> int:
     import anndata as ad
+
+    tables: list[pd.DataFrame] = []
+    with _store(path) as store:
+        for piece in pieces:
+            if tables:
+                ad.io.sparse_dataset(store["X"]).append(piece.X)
+            else:
+                ad.io.write_elem(store, "/", ad.AnnData(obs=piece.obs, var=piece.var, uns=piece.uns))
+                ad.io.write_elem(store, "X", piece.X, dataset_kwargs={"indptr_dtype": np.int64})  # room for more counts than 2^31
+            tables.append(piece.obs)
+        ad.io.write_elem(store, "obs", pd.concat(tables))
+    return sum(map(len, tables))
+
+
+def _store(path: Path) -> AbstractContextManager[Any]:
     import h5py
     import zarr
 
-    tables = []
-    for piece in pieces:
-        tables.append(piece.obs)
-        if len(tables) == 1:
-            piece.write_h5ad(path, compression="lzf") if path.suffix == ".h5ad" else piece.write_zarr(path)
-            stored = h5py.File(path, "a") if path.suffix == ".h5ad" else zarr.open_group(path, mode="a")
-        else:
-            ad.io.sparse_dataset(stored["X"]).append(piece.X)
-    if len(tables) > 1:
-        ad.io.write_elem(stored, "obs", pd.concat(tables))
-    if isinstance(stored, h5py.File):
-        stored.close()
-    return sum(map(len, tables))
+    return h5py.File(path, "w") if path.suffix == ".h5ad" else nullcontext(zarr.open_group(path, mode="w", zarr_format=2))

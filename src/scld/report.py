@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
-from scld import data, judge, metrics
-from scld.errors import DataError, RequestError
-from scld.judge import BASELINES, COUNTS_ONLY, FIGURES, FLOOR, OVERALL, Cells, Judgement
+from scld import data, judge, verdict
+from scld.errors import RequestError
+from scld.evidence import REAL, Evidence
+from scld.judge import BASELINES, FLOOR, OVERALL, Judgement
+from scld.metrics.catalogue import FIGURES
+from scld.metrics.genes import gene_moments
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Source = "AnnData | str | Path"
-FEWEST_CELLS = 50
-PRIVACY = ("nearer_training", "membership_auc", "donor_membership_auc")
 BY_NAME = {figure.name: figure for figure in FIGURES}
 
 
@@ -96,21 +96,22 @@ def evaluate(
     >>> bool(report.table.query("figure == 'exact_copies' and set == 'synthetic'").value.item() == 0)
     True
     """
-    bench = _Bench.of(train, test, _named(synthetic), label, donor, layer, log_normalised, genes, max_cells, seed)
-    steps = halvings * (1 + len(bench.sets)) + (len(BASELINES) if baselines else 0) + 1
+    cells = Evidence.of(train, test, _named(synthetic), label, donor, layer, log_normalised, genes, max_cells, seed)
+    cost_rows = _costs(costs or {}, list(cells.sets))
+    steps = halvings * (1 + len(cells.sets)) + (len(BASELINES) if baselines else 0) + 1
     with _progress(progress, steps) as tick:
         judgement = judge.judge(
-            bench.train, bench.test, bench.sets, max_cells=max_cells, baselines=baselines, halvings=halvings, held_out=test is not None, seed=seed, tick=tick
+            cells.train, cells.test, cells.sets, max_cells=max_cells, baselines=baselines, halvings=halvings, held_out=test is not None, seed=seed, tick=tick
         )
-    table = _tabulate(judgement, bench, costs or {})
-    return Report(table=table, notes=bench.notes, label=label, types=bench.types, genes=bench.genes, judgement=judgement, seed=seed)
+    table = _tabulate(judgement, cells, cost_rows)
+    return Report(table=table, notes=cells.notes, label=label, types=cells.types, gene_names=cells.genes, judgement=judgement, seed=seed)
 
 
 def _named(synthetic: Any) -> dict[str, Any]:
     sets = dict(synthetic) if isinstance(synthetic, Mapping) else {"synthetic": synthetic}
     if not sets:
         raise RequestError("synthetic: no set; pass an AnnData, a path, or a mapping of names to these")
-    taken = {FLOOR, "real", *BASELINES} & set(sets)
+    taken = {FLOOR, OVERALL, "real", *REAL, *BASELINES} & set(sets)
     if taken:
         raise RequestError(f"synthetic: the name {sorted(taken)[0]!r} is kept for the report itself; choose another")
     return sets
@@ -135,10 +136,10 @@ def _progress(show: bool, steps: int) -> Iterator[Callable[[str], None]]:
         bar.update(task, completed=steps)
 
 
-def _tabulate(judgement: Judgement, bench: _Bench, costs: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+def _tabulate(judgement: Judgement, cells: Evidence, costs: pd.DataFrame) -> pd.DataFrame:
     """Every score beside its floor, averaged over halvings: one row a set, scope and figure."""
     long = pd.DataFrame([vars(record) for record in judgement.records])
-    long["scope"] = [scope if isinstance(scope, str) else bench.types[scope] for scope in long["scope"]]
+    long["scope"] = [scope if isinstance(scope, str) else cells.types[scope] for scope in long["scope"]]
     table = long.groupby(["set", "scope", "figure"], sort=False)["value"].agg(value="mean", sd="std", lower="min", upper="max").reset_index()
     floor = table[table["set"] == FLOOR].rename(columns={"value": "floor", "sd": "floor_sd"})[["scope", "figure", "floor", "floor_sd"]]
     table = table.merge(floor, how="left", on=["scope", "figure"])
@@ -146,31 +147,15 @@ def _tabulate(judgement: Judgement, bench: _Bench, costs: Mapping[str, Mapping[s
     ideal = pd.Series([BY_NAME[name].ideal for name in table["figure"]])
     table["ideal"] = ideal.fillna(table["floor"])
     table["group"] = [BY_NAME[name].group for name in table["figure"]]
-    table["position"] = _positions(table)
-    order = {name: i for i, name in enumerate([*bench.sets, FLOOR, *BASELINES])}
-    table = pd.concat([part for part in (table, _pass_or_fail(bench), _costs(costs, list(bench.sets))) if len(part)], ignore_index=True)
+    table["position"] = verdict.positions(table)
+    order = {name: i for i, name in enumerate([*cells.sets, FLOOR, *BASELINES])}
+    table = pd.concat([part for part in (table, _pass_or_fail(cells), costs) if len(part)], ignore_index=True)
     table = table.sort_values("set", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     return table[["set", "scope", "group", "figure", "value", "sd", "lower", "upper", "floor", "floor_sd", "better", "ideal", "position"]]
 
 
-def gap(value: pd.Series, better: pd.Series, ideal: pd.Series) -> pd.Series:
-    """How far a value is on the wrong side: the larger the worse."""
-    signed = value.where(better == "lower", -value)
-    return signed.where(better != "target", (value - ideal).abs())
-
-
-def _positions(table: pd.DataFrame) -> pd.Series:
-    """0: where real cells lie. 1: where the worst trivial fake lies. nan: the figure does not tell that fake from real cells."""
-    here = gap(table["value"], table["better"], table["ideal"])
-    floor = gap(table["floor"], table["better"], table["ideal"])
-    worst = here.where(table["set"].isin(list(BASELINES))).groupby([table["scope"], table["figure"]]).transform("max")
-    span = worst - floor
-    tells = span > np.maximum(2 * table["floor_sd"].fillna(0), 1e-6)
-    return ((here - floor) / span.where(tells)).where(table["set"] != FLOOR, 0.0)
-
-
-def _pass_or_fail(bench: _Bench) -> pd.DataFrame:
-    rows = [(name, OVERALL, "Validity", check, float(ok), "higher", 1.0) for name, checks in bench.validity.items() for check, ok in checks.items()]
+def _pass_or_fail(cells: Evidence) -> pd.DataFrame:
+    rows = [(name, OVERALL, "Validity", check, float(ok), "higher", 1.0) for name, checks in cells.validity.items() for check, ok in checks.items()]
     return pd.DataFrame(rows, columns=["set", "scope", "group", "figure", "value", "better", "ideal"])
 
 
@@ -200,40 +185,61 @@ class Report:
     notes: list[str]
     label: str | None
     types: list[str]
-    genes: list[str]
+    gene_names: list[str]
     judgement: Judgement
     seed: int
-    _cache: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sets(self) -> list[str]:
         """The names of the synthetic sets."""
         return [name for name in self.table["set"].unique() if name not in {FLOOR, *BASELINES}]
 
+    def value(self, name: str, figure: str, scope: str = OVERALL) -> float:
+        """One figure; nan where it was left out."""
+        rows = self.table[(self.table["set"] == name) & (self.table["figure"] == figure) & (self.table["scope"] == scope)]
+        return float(rows["value"].iloc[0]) if len(rows) else float("nan")
+
+    @cached_property
+    def genes(self) -> pd.DataFrame:
+        """Gene by gene, one row a set and gene: mean, variance and detection rate, and those of the real cells (``_real``)."""
+        real = {f"{key}_real": values for key, values in gene_moments(self.judgement.shown["real"].cells.log).items()}
+        shown = {name: gene_moments(self.judgement.shown[name].cells.log) for name in [*self.sets, FLOOR]}
+        return pd.concat([pd.DataFrame({"set": name, "gene": self.gene_names, **moments, **real}) for name, moments in shown.items()], ignore_index=True)
+
     def to_json(self, path: str | Path | None = None) -> str:
         """The table and the notes as JSON, also written to ``path`` if one is given."""
         rows = json.loads(self.table.to_json(orient="records", double_precision=8))
-        text = json.dumps({"label": self.label, "seed": self.seed, "genes": len(self.genes), "notes": self.notes, "figures": rows}, indent=1)
+        text = json.dumps({"label": self.label, "seed": self.seed, "genes": len(self.gene_names), "notes": self.notes, "figures": rows}, indent=1)
         if path is not None:
             Path(path).write_text(text)
         return text
 
+    def to_html(self, path: str | Path) -> None:
+        """A page to read: verdict, pictures, types, privacy, all figures. One file that needs no network."""
+        from scld import page
+
+        Path(path).write_text(page.render(self), encoding="utf-8")
+
     def summary(self) -> str:
-        """The overall figures as a text table: every set beside the floor and the trivial fakes."""
+        """The overall figures as a text table: every set beside the floor and the trivial fakes, and the notes."""
         from rich.console import Console
         from rich.table import Table
 
-        wide = self.table[(self.table["scope"] == OVERALL) & ~self.table["group"].isin(["Validity", "Cost"])].pivot(index="figure", columns="set", values="value")
+        rows = self.table[(self.table["scope"] == OVERALL) & self.table["floor"].notna()]
+        wide = rows.pivot(index="figure", columns="set", values="value")
         columns = [*self.sets, FLOOR, *(name for name in BASELINES if name in wide)]
-        drawn = Table(*["", "better", *columns], box=None, pad_edge=False)
+        drawn = Table("", "better", box=None, pad_edge=False)
+        for column in columns:
+            drawn.add_column(column, justify="right")
         for figure in (figure for figure in FIGURES if figure.name in wide.index):
-            cells = ["" if np.isnan(value) else f"{value:.4g}" for value in wide.loc[figure.name, columns]]
-            drawn.add_row(figure.title, {"target": f"near {figure.ideal:g}" if figure.ideal == figure.ideal else "at floor"}.get(figure.better, figure.better), *cells)
+            near = "at floor" if np.isnan(figure.ideal) else f"near {figure.ideal:g}"
+            values = ["" if np.isnan(value) else f"{value:.4g}" for value in wide.loc[[figure.name], columns].to_numpy(float)[0].tolist()]
+            drawn.add_row(figure.title, near if figure.better == "target" else figure.better, *values)
         console = Console(width=60 + 14 * len(columns), color_system=None)
         with console.capture() as capture:
             console.print(drawn)
             for note in self.notes:
-                console.print(f"- {note}", highlight=False)
+                console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
         return capture.get().rstrip()
 
     def __str__(self) -> str:

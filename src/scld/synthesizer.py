@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,7 @@ class Synthesizer:
     Examples
     --------
     >>> import scld
-    >>> quick = {"rounds": 2, "round_steps": 5}
+    >>> quick = {"rounds": 2, "steps": 10, "epochs": 1}
     >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
     >>> synth = scld.Synthesizer(labels=["cell_type"], config=config).fit(scld.datasets.pbmc(), progress=False)
     >>> synth.sample(5, where={"cell_type": "NK cell"}, progress=False).shape
@@ -65,7 +67,7 @@ class Synthesizer:
     def __init__(self, labels: Sequence[str] | str = (), *, config: Config | None = None, seed: int = 0, device: str = "auto") -> None:
         self.labels = [labels] if isinstance(labels, str) else list(labels)
         self.config = config or Config()
-        self.seed = seed
+        self.seed = _whole("seed", seed, 0)
         self.device = _device(device)
         self._generator: Generator | None = None
 
@@ -97,22 +99,26 @@ class Synthesizer:
         DataError
             The source, its counts or its labels cannot be used.
         """
-        target = None if checkpoint is None else Path(checkpoint)
+        target = None if checkpoint is None else Path(checkpoint).expanduser()
+        if target is not None and not (target / disk.RESUME).exists():
+            disk.check_output(target, overwrite)
         adata = read(source, layer)
         counts = count_matrix(adata, "X" if layer is None else f"layer {layer!r}")
         if counts.shape[0] < FEWEST_CELLS:
             raise DataError(f"X: {counts.shape[0]} cells; a fit needs at least {FEWEST_CELLS}: pass more cells")
-        self.schema = Schema.of(adata.obs, self.labels)
+        self.schema, self._generator = Schema.of(adata.obs, self.labels), None
         self.genes = pd.DataFrame({"gene": adata.var_names.astype(str), "seen": np.asarray(counts.sum(axis=0)).ravel() > 0})
-        resume = None if target is None else disk.resume_folder(target, self._run(counts), overwrite)
-        self._generator = self._train(counts[:, self.genes["seen"].to_numpy()], self.schema.codes(adata.obs), resume, progress)
+        codes = self.schema.codes(adata.obs)
+        resume = None if target is None else disk.resume_folder(target, self._run(counts, codes), overwrite)
+        self._generator = self._train(counts[:, self.genes["seen"].to_numpy()], codes, resume, progress)
         if target is not None:
             self.save(target, overwrite=True)
         return self
 
-    def _run(self, counts: sp.csr_matrix) -> str:
+    def _run(self, counts: sp.csr_matrix, codes: np.ndarray) -> str:
         """Tells one fit from another, so that none resumes from a stranger's state."""
-        return json.dumps([__version__, self.seed, self.config.to_dict(), counts.shape, float(counts.sum()), self.schema.to_json()])
+        data = [hashlib.sha256(np.ascontiguousarray(part)).hexdigest() for part in (counts.data, counts.indices, counts.indptr, codes)]
+        return json.dumps([__version__, self.seed, self.config.to_dict(), counts.shape, data, self.schema.to_json()])
 
     def _train(self, counts: sp.csr_matrix, codes: np.ndarray, resume: Path | None, progress: bool) -> Generator:
         config, device = self.config, self.device
@@ -206,14 +212,14 @@ class Synthesizer:
         Examples
         --------
         >>> import scld
-        >>> quick = {"rounds": 1, "round_steps": 1}
+        >>> quick = {"rounds": 1, "steps": 1, "epochs": 1}
         >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
         >>> synth = scld.Synthesizer(config=config).fit(scld.datasets.pbmc(), progress=False)
         >>> [piece.n_obs for piece in synth.stream(5, batch_size=2, progress=False)]
         [2, 2, 1]
         """
         generator = self._require_fit()
-        _check_whole("batch_size", batch_size, 1)
+        batch_size = _whole("batch_size", batch_size, 1)
         plan = self._plan(guidance, steps, seed)
         codes, names = self._wanted(n, where, obs, plan.seed)
         settings = {
@@ -249,12 +255,11 @@ class Synthesizer:
         """Label codes ``[cells, labels]`` and the cells' names."""
         random = np.random.Generator(np.random.Philox(key=np.array([seed, 2**64 - 1], dtype=np.uint64)))  # no page has this number
         if obs is None:
-            _check_whole("n", n, 1)
-            return self.schema.draw(int(n or 0), where, random), pd.Index([f"cell_{i}" for i in range(int(n or 0))])
+            n = _whole("n", n, 1)
+            return self.schema.draw(n, where, random), pd.Index([f"cell_{i}" for i in range(n)])
         if n is not None or where is not None:
             raise RequestError("obs: got n or where as well; the table alone says which cells to make: leave the others out")
-        if not len(obs) or not set(self.labels) & set(obs.columns):
-            raise RequestError(f"obs: {len(obs)} rows with columns {list(obs.columns)}; pass one row a cell and at least one of the labels {self.labels}")
+        self._check_table(obs)
         codes = self.schema.codes(obs)
         for row in np.unique(codes[(codes == MISSING).any(axis=1)], axis=0):
             same = np.flatnonzero((codes == row).all(axis=1))
@@ -262,19 +267,31 @@ class Synthesizer:
             codes[same] = self.schema.draw(len(same), fixed, random)
         return codes, pd.Index(obs.index.astype(str))
 
+    def _check_table(self, obs: pd.DataFrame) -> None:
+        if not isinstance(obs, pd.DataFrame):
+            raise RequestError(f"obs: got {type(obs).__name__}; pass a pandas DataFrame with one row a cell and a column a label")
+        columns = list(map(str, obs.columns))
+        if not len(obs) or not set(self.labels) & set(columns):
+            raise RequestError(f"obs: {len(obs)} rows with columns {columns}; pass one row a cell and at least one of the labels {self.labels}")
+        for label in self.labels:
+            if columns.count(label) > 1:
+                raise RequestError(f"obs: {columns.count(label)} columns are named {label!r}; drop all but one")
+            near = "" if label in columns else nearest(label, [column for column in columns if column not in self.labels])
+            if near:
+                raise RequestError(f"obs: no column {label!r}{near} Rename it, or drop it to leave {label!r} open")
+
     def _plan(self, guidance: float | Mapping[str, float] | None, steps: int | None, seed: int) -> Plan:
         sampling = self.config.sampling
-        steps = sampling.steps if steps is None else steps
-        _check_whole("steps", steps, 1)
-        _check_whole("seed", seed, 0)
+        steps = _whole("steps", sampling.steps if steps is None else steps, 1, 10_000)
+        seed = _whole("seed", seed, 0)
         given = sampling.guidance if guidance is None else guidance
         by_label = dict.fromkeys(self.labels, sampling.guidance) | dict(given) if isinstance(given, Mapping) else dict.fromkeys(self.labels, given)
         for name, weight in by_label.items():
             if name not in self.labels:
-                raise RequestError(f"guidance: {name!r} is not a label of this model; labels: {', '.join(self.labels) or 'none'}{nearest(name, self.labels)}")
-            if not isinstance(weight, int | float) or not 0 <= weight <= 100:
+                raise RequestError(f"guidance: {name!r} is not a label of this model; labels: {', '.join(self.labels) or 'none'}{nearest(str(name), self.labels)}")
+            if not isinstance(weight, Real) or not 0 <= weight <= 100:
                 raise RequestError(f"guidance: got {weight!r}; allowed are numbers from 0 to 100 (1 follows the labels, 1.5 to 3 exaggerates them)")
-        return Plan(schedule(steps, sampling.sigma_min, sampling.sigma_max, sampling.rho), tuple(map(float, by_label.values())), int(seed))
+        return Plan(schedule(steps, sampling.sigma_min, sampling.sigma_max, sampling.rho), tuple(map(float, by_label.values())), seed)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save to a checkpoint directory of JSON, CSV and safetensors: see `scld.checkpoint`."""
@@ -282,24 +299,26 @@ class Synthesizer:
         manifest = {"scld_version": __version__, "config": self.config.to_dict(), "seed": self.seed, "training": self.summary}
         schema = self.schema.to_json() | {"latent_mean": generator.centre.tolist(), "latent_sd": generator.scale.tolist()}
         parts = {"autoencoder": generator.autoencoder.state_dict(), "denoiser": generator.denoiser.state_dict()}
-        disk.write(Path(path), disk.Checkpoint(manifest, schema, self.genes, parts), overwrite)
+        disk.write(Path(path).expanduser(), disk.Checkpoint(manifest, schema, self.genes, parts), overwrite)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto") -> Synthesizer:
         """Load a checkpoint directory: see `scld.load`."""
-        saved = disk.read(Path(path))
+        path, place = Path(path).expanduser(), str(_device(device))
+        saved = disk.read(path)
         try:
             schema, config = Schema.from_json(saved.schema), Config.from_dict(saved.manifest["config"])
-            synth = cls([label.name for label in schema.labels], config=config, seed=saved.manifest["seed"], device=device)
+            synth = cls([label.name for label in schema.labels], config=config, seed=saved.manifest["seed"], device=place)
             synth.schema, synth.genes, synth.summary = schema, saved.genes, saved.manifest["training"]
             autoencoder = Autoencoder(int(saved.genes["seen"].sum()), schema.sizes, config.autoencoder)
             denoiser = Denoiser(config.autoencoder.latent + 1, schema.sizes, config.denoiser)
             autoencoder.load_state_dict(saved.parts["autoencoder"])
             denoiser.load_state_dict(saved.parts["denoiser"])
-            centre, scale = (torch.tensor(saved.schema[name], device=synth.device) for name in ("latent_mean", "latent_sd"))
+            dims = config.autoencoder.latent + 1
+            centre, scale = (torch.tensor(saved.schema[name], device=synth.device).reshape(dims) for name in ("latent_mean", "latent_sd"))
             low, high = synth.summary["log_library"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise disk.damaged(Path(path), str(error).splitlines()[0]) from error
+            raise disk.damaged(path, str(error).splitlines()[0]) from error
         synth._generator = Generator(autoencoder.to(synth.device).eval(), denoiser.to(synth.device).eval(), centre, scale, (low, high))
         return synth
 
@@ -348,9 +367,10 @@ def _part(resume: Path | None, name: str) -> Path | None:
     return None if resume is None else resume / name
 
 
-def _check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value < 2**63:
-        raise RequestError(f"{name}: got {value!r}; allowed are whole numbers from {least}")
+def _whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        raise RequestError(f"{name}: got {value!r}; allowed are whole numbers from {least} to {most:,}")
+    return int(value)
 
 
 def _device(name: str) -> torch.device:

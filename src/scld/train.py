@@ -7,7 +7,6 @@ that is interrupted and resumed at a round's start ends where the uninterrupted 
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scld.config import TrainingConfig
+from scld.errors import RequestError
 
 Loss = Callable[[nn.Module, Tensor], Tensor]  # (module, cell indices) -> loss of each cell
 
@@ -86,15 +86,17 @@ def train(
     state = _State()
     if resume is not None and resume.exists():
         state = _load_state(resume, module, averaged, best, optimizer)
-    steps = max(math.ceil(len(cells) / config.batch), config.round_steps)
+    total = max(config.steps, config.epochs * len(cells) // config.batch)
+    steps = math.ceil(total / config.rounds)
+    rates = [group["lr"] for group in optimizer.param_groups]
     started, saved = time.monotonic() - state.seconds, time.monotonic()
     while state.round < config.rounds and state.round - max(state.best_round, 0) <= config.patience:
         with torch.random.fork_rng():
-            torch.manual_seed(seed * 1_000_003 + state.round)
-            _run_round(module, averaged, optimizer, loss, cells, steps, state.round * steps, config)
+            torch.manual_seed((seed * 1_000_003 + state.round) % 2**63)
+            _run_round(module, averaged, optimizer, rates, loss, cells, range(state.round * steps, (state.round + 1) * steps), config)
             torch.manual_seed(seed)  # the same noise every time: rounds differ by their weights alone
             state.validation.append(_mean_loss(averaged, loss, held_out, config))
-        if state.validation[-1] < min(state.validation[:-1], default=math.inf) - config.tolerance:
+        if state.validation[-1] < min(state.validation[:-1], default=math.inf):
             state.best_round = state.round
             best.load_state_dict(averaged.state_dict())
         state.round += 1
@@ -103,16 +105,28 @@ def train(
         if resume is not None and time.monotonic() - saved > config.save_seconds:
             _save_state(resume, state, module, averaged, best, optimizer)
             saved = time.monotonic()
+    if state.best_round < 0:
+        raise RequestError(f"training: the held-out loss was never a number (rounds: {state.validation[-3:]}); lower learning_rate in the Config")
     module.load_state_dict(best.state_dict())
     module.eval()
     return Course(tuple(state.validation), state.best_round, state.round * steps, state.seconds)
 
 
 def _run_round(
-    module: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, loss: Loss, cells: Tensor, steps: int, done: int, config: TrainingConfig
+    module: nn.Module,
+    averaged: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rates: list[float],
+    loss: Loss,
+    cells: Tensor,
+    steps: range,
+    config: TrainingConfig,
 ) -> None:
     module.train()
-    for step, batch in enumerate(itertools.islice(_batches(cells, config.batch), steps), start=done):
+    total = config.rounds * len(steps)
+    for step, batch in zip(steps, _batches(cells, config.batch), strict=False):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 - step / total)
         optimizer.zero_grad(set_to_none=True)
         loss(module, batch).mean().backward()
         nn.utils.clip_grad_norm_(module.parameters(), config.clip)

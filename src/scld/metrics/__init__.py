@@ -19,7 +19,7 @@ from scld.metrics.genes import correlation_agreement, detection_gap, gene_moment
 from scld.metrics.labels import composition_distance, de_recall, label_predictor, log_fold_changes, marker_agreement, t_statistics, top_markers
 from scld.metrics.neighbours import ilisi, precision_recall
 from scld.metrics.peers import cfgen_mmd, cfgen_space, cfgen_w2, scdiffusion_mmd
-from scld.metrics.privacy import donor_membership_auc, exact_copies, membership_auc, nearer_training, nearest_distance
+from scld.metrics.privacy import donor_membership_auc, exact_copies, membership_auc, nearer_training, nearest_distance, repeated_cells
 from scld.metrics.space import Space, log_normalise
 from scld.metrics.validity import validity
 
@@ -55,6 +55,7 @@ __all__ = [
     "out_of_fold",
     "poisson",
     "precision_recall",
+    "repeated_cells",
     "rmse",
     "scdiffusion_mmd",
     "shuffle",

@@ -75,31 +75,32 @@ def c2st(real: np.ndarray, fake: np.ndarray, classifier: Classifier, seed: int =
 
 
 def out_of_fold(real: np.ndarray, fake: np.ndarray, classifier: Classifier, seed: int = 0, folds: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Each cell's odds of being synthetic, from a classifier that saw neither it nor any copy of it: of real cells, of synthetic ones."""
+    """Each distinct cell's odds of being synthetic, from a classifier that saw neither it nor a copy of it: of real cells, of synthetic ones."""
     from joblib import Parallel, delayed
+    from sklearn.model_selection import StratifiedKFold
 
-    rng = np.random.default_rng(seed)
+    real, fake = distinct(real), distinct(fake)
     features, is_fake = np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)])
-    fold = np.concatenate([_folds(real, folds, rng), _folds(fake, folds, rng)])
-    one_fold = delayed(_held_out_scores)
-    of_folds = Parallel(n_jobs=-1, prefer="threads")(one_fold(features, is_fake, fold == k, classifier(seed)) for k in range(folds))
+    held_out = [rows for _, rows in StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, is_fake)]
+    judged = Parallel(n_jobs=-1, prefer="threads")(delayed(_held_out_scores)(features, is_fake, rows, classifier(seed)) for rows in held_out)
     scores = np.zeros(len(features))
-    for k, of_fold in enumerate(of_folds):
-        scores[fold == k] = of_fold
+    scores[np.concatenate(held_out)] = np.concatenate(judged)
     return scores[: len(real)], scores[len(real) :]
+
+
+def distinct(cells: np.ndarray) -> np.ndarray:
+    """Each cell once, in order: a copy in another fold would be recognised, not judged.
+
+    Where fewer than a tenth are distinct, all are kept: the repetition itself gives such a set away, and what is left
+    without it would be too little to learn from.
+    """
+    first = list({cell.tobytes(): row for row, cell in reversed(list(enumerate(np.ascontiguousarray(cells))))}.values())
+    return cells if len(first) < len(cells) / 10 else cells[np.sort(first)]
 
 
 def _held_out_scores(features: np.ndarray, is_fake: np.ndarray, held_out: np.ndarray, fresh: Any) -> np.ndarray:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    shown = np.delete(np.arange(len(features)), held_out)
     with threadpool_limits(1, user_api="openmp"):  # folds already fill the cores; more threads than cores cost a multiple
-        return np.asarray(fresh.fit(features[~held_out], is_fake[~held_out]).predict_proba(features[held_out])[:, 1])
-
-
-def _folds(cells: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """A fold for each cell; copies of one cell share a fold, or the classifier would be asked about cells it was shown."""
-    distinct: dict[bytes, int] = {}
-    copy_of = np.array([distinct.setdefault(cell.tobytes(), len(distinct)) for cell in np.ascontiguousarray(cells)])
-    if len(distinct) < folds:  # a handful of cells repeated: the repetition itself gives them away
-        return rng.permutation(len(cells)) % folds
-    return np.asarray((rng.permutation(len(distinct)) % folds)[copy_of])
+        return np.asarray(fresh.fit(features[shown], is_fake[shown]).predict_proba(features[held_out])[:, 1])

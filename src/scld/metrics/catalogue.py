@@ -51,6 +51,7 @@ FIGURES = (
     Figure("membership_auc", "Privacy", "Membership inference by cell, AUC", "target", 0.5, "what an attacker learns about a cell"),
     Figure("donor_membership_auc", "Privacy", "Membership inference by donor, AUC", "target", 0.5, "what an attacker learns about a donor"),
     Figure("exact_copies", "Privacy", "Exact copies", "lower", 0, "training cells handed out again"),
+    Figure("repeated_cells", "Privacy", "Repeated cells", "lower", 0, "cells that the set itself contains twice"),
     Figure("scdiffusion_mmd", "Peers' variants", "MMD as scDiffusion computes it", "lower", 0, "for comparison with published tables only"),
     Figure("cfgen_w2", "Peers' variants", "W2 per type as CFGen computes it", "lower", 0, "for comparison with published tables only"),
     Figure("cfgen_mmd", "Peers' variants", "MMD per type as CFGen computes it", "lower", 0, "for comparison with published tables only"),

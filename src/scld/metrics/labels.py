@@ -104,14 +104,15 @@ def label_predictor(cells: np.ndarray, codes: np.ndarray) -> Callable[[np.ndarra
     >>> label_predictor(cells, codes)(np.array([[8.0]]))
     array([7])
     """
+    from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if len(np.unique(codes)) == 1:
-        return lambda others: np.repeat(codes[0], len(others))
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-3)).fit(cells, codes)
-    return lambda others: np.asarray(fitted.predict(others))
+    one_type = len(np.unique(codes)) == 1
+    classifier = DummyClassifier() if one_type else make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-3))
+    predict: Callable[[np.ndarray], np.ndarray] = classifier.fit(cells, codes).predict
+    return predict
 
 
 def composition_distance(real: np.ndarray, fake: np.ndarray) -> float:

@@ -62,6 +62,28 @@ def exact_copies(synthetic: sp.csr_matrix, train: sp.csr_matrix) -> float:
     return float(np.mean([cell in known for cell in _fingerprints(synthetic)]))
 
 
+def repeated_cells(cells: sp.csr_matrix) -> float:
+    """Share of a set's cells that equal an earlier one of the same set: cells handed out again, or a generator that knows few.
+
+    Parameters
+    ----------
+    cells
+        ``[cells, genes]``.
+
+    Returns
+    -------
+    float
+        In 0..1; 0 is ideal.
+
+    Examples
+    --------
+    >>> repeated_cells(sp.csr_matrix([[1.0], [2.0], [1.0], [1.0]]))
+    0.5
+    """
+    marks = _fingerprints(cells)
+    return 1 - len(set(marks)) / len(marks)
+
+
 def _fingerprints(cells: sp.csr_matrix) -> list[bytes]:
     cells = sp.csr_matrix(cells, dtype=np.float32, copy=True)
     cells.sum_duplicates()

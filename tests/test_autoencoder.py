@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from scipy.stats import nbinom
+from small import make_cells
+
+from scld.autoencoder import Autoencoder, Batch, draw_latent, drop_labels
+from scld.config import AutoencoderConfig
+
+COUNTS = sp.csr_matrix(make_cells(40, 12).X)
+CODES = np.stack([np.arange(40) % 3, np.arange(40) % 2], axis=1)
+
+
+def autoencoder(**settings):
+    torch.manual_seed(0)
+    return Autoencoder(12, [3, 2], AutoencoderConfig(latent=4, width=16, **settings)).start_from(COUNTS).eval()
+
+
+def trained(**settings):
+    """All weights moved away from where they start."""
+    result = autoencoder(**settings)
+    with torch.no_grad():
+        for parameter in result.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return result
+
+
+def test_a_batch_is_its_cells():
+    batch = Batch.of(COUNTS[5:9], CODES[5:9])
+    dense = torch.zeros(4, 12)
+    dense[batch.rows, batch.genes] = batch.counts
+    np.testing.assert_array_equal(dense, COUNTS[5:9].toarray())
+    np.testing.assert_array_equal(batch.labels, CODES[5:9])
+
+
+def test_the_library_size_is_the_last_coordinate_of_a_latent_point():
+    mean, log_variance = trained().encode(Batch.of(COUNTS, CODES))
+    assert (mean.shape, log_variance.shape) == ((40, 5), (40, 4))
+    np.testing.assert_allclose(mean[:, -1].detach(), np.log(COUNTS.toarray().sum(axis=1)), rtol=1e-6)
+
+
+def test_decoded_means_add_up_to_the_library_size():
+    latent = torch.randn(6, 5) + 3
+    log_mean, log_dispersion = trained().decode(latent, torch.from_numpy(CODES[:6]))
+    assert (log_mean.shape, log_dispersion.shape[-1]) == ((6, 12), 12)
+    torch.testing.assert_close(log_mean.exp().sum(1), latent[:, -1].exp())
+
+
+def test_each_label_counts_and_can_be_left_open():
+    codes = torch.tensor([[i, j] for i in (-1, 0, 1, 2) for j in (-1, 0, 1)])
+    assert len(trained().decode(torch.ones(12, 5), codes)[0].unique(dim=0)) == 12
+
+
+def test_the_encoder_sees_shares_not_depth():
+    """A cell sequenced ten times as deep has the same latent point but for its library size."""
+    model = trained()
+    (shallow, _), (deep, _) = (model.encode(Batch.of(sp.csr_matrix(counts), CODES)) for counts in (COUNTS, 10 * COUNTS))
+    torch.testing.assert_close(shallow[:, :-1], deep[:, :-1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shallow[:, -1] + np.log(10), deep[:, -1])
+
+
+def test_the_loss_is_the_weighted_evidence_bound():
+    """Reconstruction by scipy, Kullback-Leibler divergence by torch.distributions, at the same draw."""
+    model, batch = trained(kl_weight=0.7), Batch.of(COUNTS, CODES)
+    with torch.no_grad():
+        mean, log_variance = model.encode(batch)
+        posterior = torch.distributions.Normal(mean[:, :-1], (log_variance / 2).exp())
+        divergence = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(1)
+        torch.manual_seed(3)
+        loss = model.loss(batch)
+        torch.manual_seed(3)
+        log_mean, log_dispersion = model.decode(draw_latent(mean, log_variance), batch.labels)
+    mu, r = log_mean.double().exp().numpy(), log_dispersion.detach().double().exp().numpy()
+    expected = 0.7 * divergence.numpy() - nbinom.logpmf(COUNTS.toarray(), r, r / (r + mu)).sum(1)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
+
+
+def test_gradients_reach_every_weight_and_are_those_of_dense_arithmetic():
+    model, batch = trained(), Batch.of(COUNTS, CODES)
+    mean, log_variance = model.encode(batch)
+    (mean.sum() + log_variance.square().sum()).backward()
+    sparse = model.gene_weights.grad.clone()
+    dense = torch.from_numpy(COUNTS.toarray())
+    scaled = torch.log1p(dense * (model.library_mean.exp() / dense.sum(1, keepdim=True)))
+    mean, log_variance = model.encoder(scaled @ model.gene_weights).chunk(2, dim=1)
+    expected = torch.autograd.grad(mean.sum() + log_variance.clamp(-10, 4).square().sum(), model.gene_weights)[0]
+    torch.testing.assert_close(sparse, expected, rtol=1e-4, atol=1e-4)
+    model.zero_grad()
+    model.loss(batch).sum().backward()
+    unmoved = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.abs().sum()]
+    assert unmoved == []
+
+
+def test_it_starts_from_the_whole_of_the_training_cells():
+    shares = COUNTS.toarray().sum(axis=0) / COUNTS.sum()
+    latent = torch.cat([torch.zeros(1, 4), torch.zeros(1, 1)], dim=1)
+    log_mean, log_dispersion = autoencoder().decode(latent, torch.tensor([[-1, -1]]))
+    np.testing.assert_allclose(log_mean.exp()[0].detach(), shares, rtol=0.3, atol=1e-5)
+    assert torch.isfinite(log_dispersion).all()
+
+
+def test_cells_all_of_one_size_are_no_trouble():
+    counts = sp.csr_matrix(np.full((8, 12), 2.0, np.float32))
+    model = Autoencoder(12, [], AutoencoderConfig(latent=2, width=8)).start_from(counts)
+    assert torch.isfinite(model.loss(Batch.of(counts, np.zeros((8, 0), np.int64)))).all()
+
+
+def test_latents_are_drawn_from_the_posterior_and_the_library_size_is_certain():
+    torch.manual_seed(0)
+    mean, log_variance = torch.tensor([[1.0, -2.0, 7.0]]).expand(100_000, 3), torch.tensor([[0.0, -3.0]]).expand(100_000, 2)
+    drawn = draw_latent(mean, log_variance)
+    assert (drawn[:, -1] == 7).all()
+    for i in range(2):
+        law = torch.distributions.Normal(mean[0, i], (log_variance[0, i] / 2).exp())
+        assert abs(drawn[:, i].mean() - law.mean) < 5 * law.stddev / np.sqrt(100_000)
+        assert abs(drawn[:, i].std() / law.stddev - 1) < 5 / np.sqrt(200_000)
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_labels_are_left_open_all_at_once_and_one_by_one(labels):
+    torch.manual_seed(0)
+    codes, share, count = torch.ones(100_000, labels, dtype=torch.long), 0.2, 100_000
+    dropped = drop_labels(codes, share)
+    assert set(dropped.unique().tolist()) == {-1, 1}
+    alone = share * (labels > 1)
+    every = share + (1 - share) * alone**labels
+    each = share + (1 - share) * alone
+    for seen, expected in [((dropped == -1).all(1), every), (dropped[:, 0] == -1, each)]:
+        assert abs(seen.double().mean() - expected) < 5 * np.sqrt(expected * (1 - expected) / count)
+
+
+def test_no_share_of_labels_is_left_open_where_none_is_asked_for():
+    codes = torch.from_numpy(CODES)
+    assert torch.equal(drop_labels(codes, 0.0), codes)
+    assert (drop_labels(codes, 1.0) == -1).all()
+
+
+def test_the_optimizer_has_every_parameter_once():
+    model = autoencoder()
+    listed = [id(parameter) for group in model.parameter_groups(cells=100, learning_rate=1e-3) for parameter in group["params"]]
+    assert sorted(listed) == sorted(map(id, model.parameters()))
+
+
+def test_a_prior_weighs_less_the_more_cells_there_are():
+    few, many = (model_groups(cells) for cells in (100, 10_000))
+    assert any(few)
+    np.testing.assert_allclose(few, np.multiply(many, 100))
+
+
+def model_groups(cells):
+    return [group.get("weight_decay", 0.0) for group in autoencoder().parameter_groups(cells, learning_rate=1e-3)]

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from small import make_cells
+
+from scld.autoencoder import Autoencoder
+from scld.config import AutoencoderConfig, DenoiserConfig
+from scld.denoiser import Denoiser
+from scld.generator import PAGE, Generator, Plan
+from scld.sampler import schedule
+
+COUNTS = sp.csr_matrix(make_cells(60, 12).X)
+CODES = np.random.default_rng(0).integers(0, 3, (1000, 1))
+PLAN = Plan(schedule(4, 0.01, 80.0, 7.0), (1.5,), seed=3)
+
+
+def make(library=(2.0, 4.0)):
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(12, [3], AutoencoderConfig(latent=4, width=16)).start_from(COUNTS).eval()
+    denoiser = Denoiser(5, [3], DenoiserConfig(width=64)).eval()
+    with torch.no_grad():
+        for parameter in [*autoencoder.parameters(), *denoiser.parameters()]:
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return Generator(autoencoder, denoiser, torch.tensor([0.0, 0.0, 0.0, 0.0, 3.0]), torch.ones(5), library)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return make()
+
+
+def cells(generator, codes=CODES, plan=PLAN):
+    return sp.csr_matrix(sp.vstack(list(generator.pages(codes, plan))))
+
+
+def same(one, other):
+    return one.shape == other.shape and all(getattr(one, part).tobytes() == getattr(other, part).tobytes() for part in ("data", "indices", "indptr"))
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_any_number_of_threads_gives_the_same_bytes(generator, threads):
+    threads(1)
+    alone = cells(generator)
+    threads(4)
+    assert same(alone, cells(generator))
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize("n", [1, PAGE, 300])
+def test_fewer_cells_are_the_first_of_many(generator, n):
+    assert same(cells(generator, CODES[:n]), cells(generator)[:n])
+
+
+def test_a_cell_does_not_depend_on_the_labels_of_others(generator):
+    others = CODES.copy()
+    others[1::2] = (others[1::2] + 1) % 3
+    assert same(cells(generator)[::2], cells(generator, others)[::2])
+
+
+def test_labels_weights_and_seeds_all_tell(generator):
+    usual = cells(generator)
+    assert not same(usual, cells(generator, (CODES + 1) % 3))
+    assert not same(usual, cells(generator, plan=Plan(PLAN.sigmas, (1.0,), PLAN.seed)))
+    assert not same(usual, cells(generator, plan=Plan(PLAN.sigmas, PLAN.weights, PLAN.seed + 1)))
+
+
+def test_pages_differ(generator):
+    usual = cells(generator, np.zeros((2 * PAGE, 1), np.int64))
+    assert not same(usual[:PAGE], usual[PAGE:])
+
+
+def test_pages_left_untaken_give_the_threads_back(generator, threads):
+    threads(3)
+    pages = generator.pages(CODES, PLAN)
+    next(pages)
+    pages.close()
+    assert torch.get_num_threads() == 3
+
+
+def test_the_expected_library_size_stays_within_that_of_training(generator):
+    sizes = np.asarray(cells(generator).sum(axis=1)).ravel()
+    bound = np.asarray(cells(make(library=(3.0, 3.0))).sum(axis=1)).ravel()
+    assert sizes.std() > 2 * bound.std()
+    assert abs(bound.mean() / np.exp(3.0) - 1) < 0.1
+
+
+def test_no_cell_is_empty_however_shallow():
+    """Cells of one count on average: a third of plain draws would be empty; the others stay what they were."""
+    shallow = cells(make(library=(0.0, 0.0)))
+    assert np.diff(shallow.indptr).min() == 1
+    shallow.check_format(full_check=True)
+    assert shallow.has_sorted_indices
+    assert (shallow.data > 0).all()
+    assert same(shallow[:300], cells(make(library=(0.0, 0.0)), CODES[:300]))
+
+
+def test_pages_wait_to_be_asked_for(generator, monkeypatch):
+    """However many cells are asked for, only a few pages are made ahead of those taken."""
+    made = []
+    usual = Generator.page
+    monkeypatch.setattr(Generator, "page", lambda self, page, *rest: made.append(page) or usual(self, page, *rest))
+    pages = generator.pages(np.zeros((200 * PAGE, 1), np.int64), PLAN)
+    next(pages)
+    ahead = len(made)
+    pages.close()
+    assert ahead <= 2 * torch.get_num_threads() + 1

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from scld.config import DenoiserConfig
+from scld.denoiser import Denoiser
+from scld.guidance import OPEN, pre_guided
+
+X, SIGMA = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.linspace(0.1, 5, 6)
+LABELS = torch.tensor([[0, 1], [1, 0], [1, 2], [0, 0], [1, 1], [0, 2]])
+OPEN_BOTH = torch.full_like(LABELS, OPEN)
+OPEN_SECOND = torch.stack([LABELS[:, 0], OPEN_BOTH[:, 1]], dim=1)
+
+
+class Counting:
+    """A denoiser with all its weights at work, that counts its calls."""
+
+    def __init__(self, sizes=(2, 3)):
+        torch.manual_seed(0)
+        self.model, self.calls = Denoiser(3, sizes, DenoiserConfig(width=16)).eval().requires_grad_(False), 0
+        for parameter in self.model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+
+    def __call__(self, *args):
+        self.calls += 1
+        return self.model(*args)
+
+
+@pytest.mark.parametrize(
+    ("weights", "labels"), [((1.0, 1.0), LABELS), ((0.0, 0.0), OPEN_BOTH), ((1.0, 0.0), OPEN_SECOND)], ids=["conditional", "unconditional", "first label alone"]
+)
+def test_at_weights_of_one_and_zero_it_is_a_plain_denoiser_called_once(weights, labels):
+    denoiser = Counting()
+    assert torch.equal(pre_guided(denoiser, LABELS, weights)(X, SIGMA), denoiser.model(X, SIGMA, labels))
+    assert denoiser.calls == 1
+
+
+def test_without_labels_it_is_the_denoiser():
+    denoiser, none = Counting(sizes=()), torch.zeros(6, 0, dtype=torch.long)
+    assert torch.equal(pre_guided(denoiser, none, ())(X, SIGMA), denoiser.model(X, SIGMA, none))
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.5, 4.0])
+def test_equal_weights_are_classifier_free_guidance(weight):
+    denoiser = Counting()
+    without, given = denoiser.model(X, SIGMA, OPEN_BOTH), denoiser.model(X, SIGMA, LABELS)
+    torch.testing.assert_close(pre_guided(denoiser, LABELS, (weight, weight))(X, SIGMA), without + weight * (given - without))
+    assert denoiser.calls == 2
+
+
+@pytest.mark.parametrize("weights", [(2.0, 0.5), (0.0, 3.0), (1.0, 2.0), (3.0, 1.0)])
+def test_each_label_weighs_what_it_adds_to_those_before(weights):
+    denoiser = Counting()
+    levels = [denoiser.model(X, SIGMA, labels) for labels in (OPEN_BOTH, OPEN_SECOND, LABELS)]
+    expected = levels[0] + weights[0] * (levels[1] - levels[0]) + weights[1] * (levels[2] - levels[1])
+    torch.testing.assert_close(pre_guided(denoiser, LABELS, weights)(X, SIGMA), expected)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
+def test_the_score_is_that_of_the_sharpened_law(weight):
+    """Two normal classes: guidance follows the score of p(x) (p(x | class) / p(x))^w, here by automatic differentiation."""
+    centres = torch.tensor([-1.0, 2.0], dtype=torch.float64)
+
+    def log_law(x, sigma, label):
+        parts = torch.distributions.Normal(centres, (1 + sigma[0] ** 2).sqrt()).log_prob(x)
+        return parts[:, [label]] if label != OPEN else parts.logsumexp(1, keepdim=True) - torch.log(torch.tensor(2.0))
+
+    def score(x, law):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(law(x).sum(), x)[0]
+
+    def denoiser(x, sigma, labels):  # Tweedie's formula
+        return x + sigma[:, None] ** 2 * score(x, lambda at: log_law(at, sigma, int(labels[0, 0])))
+
+    x, sigma = torch.linspace(-4, 4, 9, dtype=torch.float64)[:, None], torch.full((9,), 0.8, dtype=torch.float64)
+    denoised = pre_guided(denoiser, torch.ones(9, 1, dtype=torch.long), [weight])(x, sigma)
+    expected = score(x, lambda at: (1 - weight) * log_law(at, sigma, OPEN) + weight * log_law(at, sigma, 1))
+    torch.testing.assert_close((denoised - x) / sigma[:, None] ** 2, expected)
+
+
+def test_the_labels_asked_for_stay_as_they_are():
+    labels = LABELS.clone()
+    pre_guided(Counting(), labels, (2.0, 3.0))(X, SIGMA)
+    assert torch.equal(labels, LABELS)

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import nbinom
+
+from scld.likelihood import log_likelihood
+
+
+def ours(counts, mean, dispersion, dtype=torch.float64):
+    rows, genes = np.nonzero(counts)
+    at = (torch.from_numpy(rows), torch.from_numpy(genes), torch.from_numpy(counts[rows, genes]).to(dtype))
+    return log_likelihood(torch.from_numpy(np.log(mean)).to(dtype), torch.from_numpy(np.log(dispersion)).to(dtype), *at)
+
+
+def scipys(counts, mean, dispersion):
+    return nbinom.logpmf(counts, dispersion, dispersion / (dispersion + mean))
+
+
+@pytest.mark.parametrize("dispersion", [1e-3, 0.1, 1.0, 10.0, 1e3, 1e5])
+@pytest.mark.parametrize("mean", [1e-4, 0.1, 1.0, 30.0, 1e4])
+def test_one_count_has_scipys_probability(mean, dispersion):
+    counts = np.array([[0], [1], [2], [3], [17], [200], [30_000]])
+    expected = scipys(counts, mean, dispersion)[:, 0]
+    np.testing.assert_allclose(ours(counts, np.full((7, 1), mean), np.array([dispersion])), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_a_cell_has_the_sum_over_its_genes(dtype, rtol):
+    random = np.random.default_rng(0)
+    mean, dispersion = random.lognormal(-1, 2, (20, 300)), random.lognormal(1, 2, 300)
+    counts = random.poisson(mean * random.gamma(dispersion, 1 / dispersion, mean.shape))
+    counts[3] = 0
+    expected = scipys(counts, mean, dispersion).sum(1)
+    result = ours(counts, mean, dispersion, dtype)
+    assert result.dtype == dtype
+    np.testing.assert_allclose(result, expected, rtol=rtol)
+
+
+def test_cells_without_any_count():
+    mean, dispersion = np.full((2, 3), 2.0), np.array([0.5, 1.0, 4.0])
+    np.testing.assert_allclose(ours(np.zeros((2, 3), int), mean, dispersion), scipys(np.zeros((2, 3)), mean, dispersion).sum(1))
+
+
+def test_single_precision_keeps_many_equal_terms():
+    """Large dispersions make both Gammas large and their difference small."""
+    counts = np.full((1, 2000), 2)
+    mean, dispersion = np.full((1, 2000), 2.0), np.full(2000, 1e5)
+    np.testing.assert_allclose(ours(counts, mean, dispersion, torch.float32), scipys(counts, mean, dispersion).sum(1), rtol=1e-4)
+
+
+def test_gradients_are_those_of_the_formula():
+    random = np.random.default_rng(1)
+    counts = random.poisson(2.0, (4, 5))
+    counts[0] = 0
+    counts[1, :3] = [1, 2, 50]
+    rows, genes = np.nonzero(counts)
+    at = (torch.from_numpy(rows), torch.from_numpy(genes), torch.from_numpy(counts[rows, genes]).double())
+    log_mean = torch.from_numpy(random.normal(0, 1, (4, 5))).requires_grad_()
+    log_dispersion = torch.from_numpy(random.normal(0, 2, 5)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda m, r: log_likelihood(m, r, *at), (log_mean, log_dispersion))
+
+
+def test_the_gradient_over_no_counts_at_all():
+    none = torch.zeros(0, dtype=torch.long)
+    log_mean, log_dispersion = (torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in [(2, 3), (3,)])
+    assert torch.autograd.gradcheck(lambda m, r: log_likelihood(m, r, none, none, none.double()), (log_mean, log_dispersion))
