@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-QUICK = {"rounds": 2, "steps": 6, "epochs": 1, "batch": 32}
+QUICK = {"rounds": 2, "steps": 6, "epochs": 1, "batch": 32, "learning_rate": 0.02, "average": 0.5}
 TINY = {
     "autoencoder": {"latent": 3, "width": 16},
     "autoencoder_training": QUICK,

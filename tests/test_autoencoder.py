@@ -138,15 +138,18 @@ def test_no_share_of_labels_is_left_open_where_none_is_asked_for():
 
 def test_the_optimizer_has_every_parameter_once():
     model = autoencoder()
-    listed = [id(parameter) for group in model.parameter_groups(cells=100, learning_rate=1e-3) for parameter in group["params"]]
+    listed = [id(parameter) for group in model.parameter_groups(learning_rate=1e-3) for parameter in group["params"]]
     assert sorted(listed) == sorted(map(id, model.parameters()))
 
 
-def test_a_prior_weighs_less_the_more_cells_there_are():
-    few, many = (model_groups(cells) for cells in (100, 10_000))
-    assert any(few)
-    np.testing.assert_allclose(few, np.multiply(many, 100))
-
-
-def model_groups(cells):
-    return [group.get("weight_decay", 0.0) for group in autoencoder().parameter_groups(cells, learning_rate=1e-3)]
+def test_the_prior_on_the_weights_is_shared_out_over_the_training_cells():
+    """Every cell pays the same, and all cells together pay it once, however many they are."""
+    losses = []
+    for times in (1, 2, 4):
+        model = trained(dropout=0.0).start_from(sp.vstack([COUNTS] * times).tocsr()).train()
+        torch.manual_seed(0)
+        losses.append(model.loss(Batch.of(COUNTS, CODES)).detach())
+    half, quarter = losses[0] - losses[1], losses[1] - losses[2]
+    assert half.min() > 0
+    torch.testing.assert_close(half, half.mean().expand(40), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(half, 2 * quarter, rtol=1e-3, atol=1e-3)

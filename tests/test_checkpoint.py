@@ -36,8 +36,15 @@ def test_what_is_written_is_read(tmp_path):
 def test_it_holds_the_files_it_says_and_leaves_nothing_beside(tmp_path):
     write(tmp_path / "a.scld", content())
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.scld"]
-    assert sorted(entry.name for entry in (tmp_path / "a.scld").iterdir()) == ["genes.csv", "manifest.json", "one.safetensors", "schema.json", "two.safetensors"]
+    files = {entry.name for entry in (tmp_path / "a.scld").iterdir()}
+    assert files == {"genes.csv", "manifest.json", "one.safetensors", "schema.json", "two.safetensors"}
     assert read_manifest(tmp_path / "a.scld")["format"] == disk.FORMAT
+
+
+def test_whoever_may_read_the_folder_may_read_all_of_it(tmp_path):
+    write(tmp_path / "a.scld", content())
+    (tmp_path / "plain").touch()
+    assert {entry.stat().st_mode for entry in (tmp_path / "a.scld").iterdir()} == {(tmp_path / "plain").stat().st_mode}
 
 
 def cut(file):
@@ -154,7 +161,7 @@ def test_a_crash_while_writing_leaves_the_old_one_whole(tmp_path, monkeypatch, r
         usual(source, target)
 
     if renames is None:
-        monkeypatch.setattr(disk, "save_file", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(disk, "save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     else:
         monkeypatch.setattr("os.replace", failing)
     with pytest.raises(KeyboardInterrupt):

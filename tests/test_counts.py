@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 from scipy.stats import chisquare, nbinom
 
-from scld.counts import draw
+from scld.counts import _negative_binomial, draw
 
 MEANS = [1e-4, 1e-2, 0.3, 1.0, 5.0, 15.9, 16.1, 100.0, 1e4]  # on both sides of every change of method
 DISPERSIONS = [1e-2, 0.3, 1.0, 10.0, 1e4]
@@ -42,6 +42,16 @@ def test_draws_follow_scipys_law(mean, dispersion):
         assert chisquare(seen, expected).pvalue > ALARM
     zero = law(mean, dispersion).pmf(0)
     assert abs((values == 0).mean() - zero) <= 5 * np.sqrt(zero * (1 - zero) / values.size) + 1e-9
+
+
+@pytest.mark.parametrize("dispersion", DISPERSIONS)
+@pytest.mark.parametrize("mean", [mean for mean in MEANS if mean < 16])
+def test_small_means_are_drawn_by_scipys_quantiles_far_into_the_tail(mean, dispersion):
+    """One uniform number decides such a count; the last one here is passed once in 10^10 draws."""
+    for tail in np.geomspace(0.9, 1e-10, 40):
+        count = _negative_binomial(mean, dispersion, 1 - tail, np.zeros(1, np.uint64))
+        above = law(mean, dispersion).sf([count - 1, count])
+        assert above[1] * (1 - 1e-5) <= tail <= above[0] * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("seed", [1, 2**62])
@@ -102,7 +112,7 @@ def test_each_gene_uses_its_own_mean():
     np.testing.assert_allclose(draw(mean, np.full(6, 50.0), 0).toarray().mean(axis=0), mean[0], rtol=0.3)
 
 
-@pytest.mark.parametrize(("cells", "genes", "mean"), [(1, 1, 50.0), (3, 7, 50.0), (200, 30, 50.0), (5, 4, 1e-9)])
+@pytest.mark.parametrize(("cells", "genes", "mean"), [(1, 1, 50.0), (3, 7, 50.0), (200, 30, 50.0), (200, 30, 1.0), (5, 4, 1e-9)])
 def test_the_matrix_is_sound_however_full(cells, genes, mean):
     matrix = drawn(mean, 1e4, cells, genes)
     matrix.check_format(full_check=True)
@@ -110,4 +120,5 @@ def test_the_matrix_is_sound_however_full(cells, genes, mean):
     assert (matrix.shape, matrix.dtype) == ((cells, genes), np.float32)
     assert (matrix.data > 0).all()
     assert (matrix.data == np.rint(matrix.data)).all()
-    assert matrix.nnz == (cells * genes if mean > 1 else 0)
+    if mean != 1.0:
+        assert matrix.nnz == (cells * genes if mean > 1 else 0)

@@ -1,3 +1,6 @@
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -72,8 +75,11 @@ def test_labels_weights_and_seeds_all_tell(generator):
 
 
 def test_pages_differ(generator):
-    usual = cells(generator, np.zeros((2 * PAGE, 1), np.int64))
-    assert not same(usual[:PAGE], usual[PAGE:])
+    """In their latents too, which the library sizes show."""
+    sizes = np.asarray(cells(generator, np.zeros((2 * PAGE, 1), np.int64)).sum(axis=1)).reshape(2, PAGE)
+    assert abs(np.corrcoef(sizes)[0, 1]) < 5 / np.sqrt(PAGE)
+    one_latent = cells(replace(generator, scale=torch.zeros(5)), np.zeros((2 * PAGE, 1), np.int64))
+    assert not same(one_latent[:PAGE], one_latent[PAGE:])
 
 
 def test_pages_left_untaken_give_the_threads_back(generator, threads):
@@ -101,13 +107,22 @@ def test_no_cell_is_empty_however_shallow():
     assert same(shallow[:300], cells(make(library=(0.0, 0.0)), CODES[:300]))
 
 
+def test_each_page_computes_on_one_thread(generator, threads, monkeypatch):
+    """Sums split over threads would round differently."""
+    seen = []
+    usual = Generator.page
+    monkeypatch.setattr(Generator, "page", lambda self, *args: seen.append(torch.get_num_threads()) or usual(self, *args))
+    threads(3)
+    cells(generator)
+    assert set(seen) == {1}
+
+
 def test_pages_wait_to_be_asked_for(generator, monkeypatch):
     """However many cells are asked for, only a few pages are made ahead of those taken."""
     made = []
-    usual = Generator.page
-    monkeypatch.setattr(Generator, "page", lambda self, page, *rest: made.append(page) or usual(self, page, *rest))
+    monkeypatch.setattr(Generator, "page", lambda self, page, *rest: made.append(page))
     pages = generator.pages(np.zeros((200 * PAGE, 1), np.int64), PLAN)
     next(pages)
-    ahead = len(made)
+    time.sleep(0.2)  # what waits is made by now
+    assert len(made) == 2 * torch.get_num_threads() + 1
     pages.close()
-    assert ahead <= 2 * torch.get_num_threads() + 1

@@ -275,16 +275,21 @@ def test_composition_distance_is_half_the_l1_distance():
 # --- privacy
 
 
-def test_nearer_training_counts_sides_and_ties():
-    synthetic = np.array([[0.0], [10.0], [5.0]])
-    assert m.nearer_training(synthetic, np.array([[1.0]]), np.array([[9.0]])) == pytest.approx(0.5)  # one each, one tie
-    assert m.nearer_training(synthetic[:1], np.array([[1.0]]), np.array([[9.0]])) == 1
+def test_nearest_distance_is_the_smallest_of_all(rng):
+    from scipy.spatial.distance import cdist
+
+    cells, others = clouds(rng)
+    every = np.sort(cdist(cells, others), axis=1)
+    for rank in (0, 1):
+        np.testing.assert_allclose(m.nearest_distance(cells, others, rank), every[:, rank])
 
 
 def test_nearer_training_of_fresh_cells_is_half_and_of_copies_one(rng):
     train, held_out, fresh = rng.normal(size=(3, 500, 5))
-    assert m.nearer_training(fresh, train, held_out) == pytest.approx(0.5, abs=0.08)
-    assert m.nearer_training(train, train, held_out) == 1
+    to_train, to_held_out = m.nearest_distance(fresh, train), m.nearest_distance(fresh, held_out)
+    assert m.nearer_training(to_train, to_held_out) == pytest.approx(0.5, abs=0.08)
+    assert m.nearer_training(to_held_out, to_train) == pytest.approx(1 - m.nearer_training(to_train, to_held_out))
+    assert m.nearer_training(m.nearest_distance(train, train), m.nearest_distance(train, held_out)) == 1
 
 
 def test_membership_auc_of_fresh_cells_is_half_and_of_copies_one(rng):

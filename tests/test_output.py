@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import anndata as ad
@@ -46,7 +47,7 @@ def names(folder):
 def test_pieces_make_the_whole(whole, tmp_path, ending, sizes):
     path = tmp_path / f"cells{ending}"
     stops = np.cumsum([0, *sizes])
-    count = write((piece(whole, start, stop) for start, stop in zip(stops[:-1], stops[1:], strict=True)), path)
+    count = write((piece(whole, start, stop) for start, stop in itertools.pairwise(stops)), path)
     assert count == 50
     assert names(tmp_path) == [path.name]
     with warnings.catch_warnings():
@@ -84,7 +85,7 @@ def test_an_interruption_leaves_what_was_there(whole, tmp_path, ending, before):
 def test_an_output_is_replaced_only_when_told(whole, tmp_path, ending):
     path = tmp_path / f"cells{ending}"
     write([whole], path)
-    with pytest.raises(RequestError, match="exists already.*--overwrite"):
+    with pytest.raises(RequestError, match=r"exists already.*--overwrite"):
         write([piece(whole, 0, 5)], path)
     assert read(path).n_obs == 50
     write([piece(whole, 0, 5)], path, overwrite=True)

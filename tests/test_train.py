@@ -164,6 +164,18 @@ def test_every_cell_comes_once_before_any_comes_twice():
     assert first.tolist() != second.tolist()
 
 
+def test_each_round_shuffles_anew():
+    batches = []
+
+    def loss(module, cells):
+        if module.training:
+            batches.append(cells)
+        return squared(module, cells)
+
+    run(linear(), loss=loss, config=replace(CONFIG, rounds=2, steps=10))
+    assert torch.cat(batches[:5]).tolist() != torch.cat(batches[5:]).tolist()
+
+
 def test_fewer_cells_than_a_batch_fill_it_by_coming_again():
     sizes = []
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from scld.aside import check_place, written_aside
@@ -55,7 +55,7 @@ def resume_folder(path: Path, run: str, overwrite: bool) -> Path:
     started = folder / "run.json"
     if not (started.exists() and started.read_text() == run):
         if folder.is_dir() and not overwrite and not (path / "manifest.json").exists():
-            raise RequestError(f"{path}: holds an unfinished fit of other data or settings; choose another name, or replace it with overwrite=True (--overwrite)")
+            raise RequestError(f"{path}: an unfinished fit of other data or settings; choose another name, or replace it with overwrite=True (--overwrite)")
         check_output(path, overwrite)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -77,7 +77,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     (folder / "schema.json").write_text(json.dumps(checkpoint.schema))
     checkpoint.genes.to_csv(folder / "genes.csv", index=False)
     for name, tensors in checkpoint.parts.items():
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
+        (folder / f"{name}.safetensors").write_bytes(save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}))
 
 
 def read(path: Path) -> Checkpoint:
@@ -90,7 +90,7 @@ def read(path: Path) -> Checkpoint:
     except FileNotFoundError as error:
         raise damaged(path, f"{Path(str(error.filename or error)).name} is missing") from error
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise damaged(path, str(error).splitlines()[0]) from error
+        raise damaged(path, str(error)) from error
     return Checkpoint(manifest, schema, genes, parts)
 
 
@@ -106,7 +106,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         made_by = manifest.get("scld_version", "unknown")
         raise CheckpointError(
-            f"{path}: checkpoint format {manifest.get('format')!r}, written by scld {made_by}; this scld reads format {FORMAT}: install that version, or fit again"
+            f"{path}: checkpoint format {manifest.get('format')!r}, written by scld {made_by}; this one reads format {FORMAT}: install that one, or fit again"
         )
     return manifest
 
@@ -125,4 +125,4 @@ def _json(file: Path) -> dict[str, Any]:
 
 def damaged(path: Path, what: str) -> CheckpointError:
     """The error for a checkpoint that cannot be what was written."""
-    return CheckpointError(f"{path}: damaged checkpoint: {what}; copy it again from where it came, or fit again")
+    return CheckpointError(f"{path}: damaged checkpoint: {' '.join(what.split())[:200]}; copy it again from where it came, or fit again")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from scld import __version__
 from scld.errors import RequestError, SCLDError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scld.data import Schema
 
 
 class _Group(click.Group):
@@ -36,7 +43,14 @@ class _Examples(click.Command):
                     formatter.write(f"  {line.strip()}\n")
 
 
-_out = click.Path(path_type=Path)
+class _Path(click.Path):
+    """A path; ~ is the home folder even where the shell leaves it, as in --output=~/cells.h5ad."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return Path(os.fsdecode(super().convert(value, param, ctx))).expanduser()
+
+
+_out = _Path()
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 _device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 _quiet = click.option("--quiet", is_flag=True, help="No progress bars.")
@@ -71,7 +85,8 @@ def fit(source: str, labels: tuple[str, ...], output: Path, layer: str | None, s
     synth = Synthesizer(labels, seed=seed, device=device).fit(source, layer=layer, checkpoint=output, overwrite=overwrite, progress=not quiet)
     summary = synth.summary
     click.echo(f"Fitted {summary['cells']:,} cells in {summary['autoencoder']['seconds'] + summary['denoiser']['seconds']:.0f} s: {output}")
-    click.echo(f"Next: scld sample {output} -n 1000{_where_hint(synth)} -o cells.h5ad")
+    where = [f"--where={label.name}={label.categories[0]}" for label in synth.schema.labels[:1]]
+    click.echo("Next: " + shlex.join(["scld", "sample", str(output), "-n", "1000", *where, "-o", "cells.h5ad"]))
 
 
 @main.command(
@@ -111,12 +126,14 @@ def sample(
     check_output(output, overwrite)
     if n is None and obs is None:
         raise RequestError("-n: missing; say how many cells to write (-n 1000), or list them with --obs table.csv")
-    where, guidance = _where(wheres) or None, _guidance(guidances)
+    guidance = _guidance(guidances)
     synth = load(checkpoint, device=device)
-    pieces = synth.stream(n, where=where, obs=None if obs is None else _table(obs), guidance=guidance, steps=steps, seed=seed, progress=not quiet)
+    where, table = _where(wheres, synth.labels) or None, None if obs is None else _table(obs, synth.schema)
+    pieces = synth.stream(n, where=where, obs=table, guidance=guidance, steps=steps, seed=seed, progress=not quiet)
     count = write(pieces, output, overwrite)
     click.echo(f"Wrote {count:,} cells x {len(synth.genes):,} genes: {output}")
-    click.echo("Next: scld evaluate --train train.h5ad --test test.h5ad " + str(output) + (f" --label {synth.labels[0]}" if synth.labels else "") + " -o report.html")
+    label = [f"--label={name}" for name in synth.labels[:1]]
+    click.echo("Next: " + shlex.join(["scld", "evaluate", "--train", "train.h5ad", "--test", "test.h5ad", str(output), *label, "-o", "report.html"]))
 
 
 @main.command(
@@ -211,11 +228,12 @@ def demo(output: Path, quick: bool, overwrite: bool, quiet: bool) -> None:
     run(output, quick=quick, overwrite=overwrite, progress=not quiet, say=click.echo)
 
 
-def _where(pairs: tuple[str, ...]) -> dict[str, list[str]]:
+def _where(pairs: tuple[str, ...], labels: list[str]) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     for pair in pairs:
-        name, equals, category = pair.partition("=")
-        if not (name and equals and category):
+        name = max((label for label in labels if pair.startswith(f"{label}=")), key=len, default=pair.partition("=")[0])  # a label may hold a =
+        category = pair[len(name) + 1 :]
+        if not (name and category):
             raise RequestError(f"--where: got {pair!r}; write LABEL=CATEGORY, for example --where cell_type='plasma cell'")
         wanted.setdefault(name, []).append(category)
     return wanted
@@ -229,24 +247,19 @@ def _guidance(texts: tuple[str, ...]) -> float | dict[str, float] | None:
             by_label[name] = float(number)
         except ValueError:
             raise RequestError(f"--guidance: got {text!r}; write a number, or LABEL=NUMBER, for example --guidance cell_type=1.5") from None
-    if "" in by_label and len(by_label) > 1:
-        raise RequestError(f"--guidance: got {' and '.join(texts)}; give one weight for all labels, or one for each label named")
+    if len(by_label) < len(texts) or ("" in by_label and len(by_label) > 1):
+        raise RequestError(f"--guidance: got {' and '.join(texts)}; give one weight for all labels, or one for each label")
     return by_label.get("", by_label or None)
 
 
-def _table(path: Path) -> Any:
+def _table(path: Path, schema: Schema) -> pd.DataFrame:
+    """Only what is empty is missing: there are categories named NA, and donors named 001."""
     import pandas as pd
 
     if not path.exists():
         raise RequestError(f"--obs: {path}: no such file; pass a CSV (or .tsv) with a column a label")
     try:
-        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-    except (ValueError, pd.errors.ParserError) as error:
+        texts = {label.name: str for label in schema.labels if isinstance(label.categories[0], str)}
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=texts, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
         raise RequestError(f"--obs: {path}: not a readable CSV ({str(error).splitlines()[0]}); write one column a label, one row a cell") from error
-
-
-def _where_hint(synth: Any) -> str:
-    if not synth.labels:
-        return ""
-    label = synth.schema.labels[0]
-    return f' --where {label.name}="{label.categories[0]}"'

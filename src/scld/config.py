@@ -21,6 +21,7 @@ class AutoencoderConfig:
     kl_weight: float = 0.05  # below 1: latents keep more of a cell than a pure variational bound would; near 0 they keep its noise
     encoder_sd: float = 0.01  # sd of the Gaussian prior on each gene's weights; without it a few thousand cells are overfitted in ten epochs
     decoder_sd: float = 0.03
+    slope_sd: float = 0.5  # sd of the prior on the power of its mean that a gene's dispersion follows
     dispersion_rate: float = 20.0  # dispersions learn this much faster: at the networks' own rate they stay near their start
 
 
@@ -96,7 +97,8 @@ class Config:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
         """Settings from nested plain values; what is left out keeps its default."""
-        return _updated(cls(), values, "config")
+        config: Config = _updated(cls(), values, "config")
+        return config
 
 
 def _updated(config: Any, values: Mapping[str, Any], place: str) -> Any:

@@ -52,17 +52,20 @@ class Denoiser(nn.Module):
         c_skip = 1 / (sigma**2 + 1)  # table 1 of the paper, with sigma_data = 1
         c_out = sigma / (sigma**2 + 1).sqrt()
         c_in = 1 / (sigma**2 + 1).sqrt()
-        return c_skip * x + c_out * self._network(c_in * x, sigma.log() / 4, labels)
+        denoised: Tensor = c_skip * x + c_out * self._network(c_in * x, sigma.log() / 4, labels)
+        return denoised
 
     def loss(self, clean: Tensor, sigma: Tensor, noise: Tensor, labels: Tensor) -> Tensor:
         """Weighted squared error of each cell ``[cells]``: equations 2 and 8 of the paper."""
-        denoised = self(clean + sigma[:, None] * noise, sigma, labels)
-        return (sigma**2 + 1) / sigma**2 * (denoised - clean).square().mean(1)
+        error: Tensor = self(clean + sigma[:, None] * noise, sigma, labels) - clean
+        loss: Tensor = (sigma**2 + 1) / sigma**2 * error.square().mean(1)
+        return loss
 
     def noise_levels(self, quantiles: Tensor) -> Tensor:
         """Training noise levels, log-normal, at these quantiles in (0, 1)."""
         normal = torch.special.ndtri(quantiles.double()).float()
-        return (self.config.log_sigma_mean + self.config.log_sigma_sd * normal).exp()
+        log_sigma: Tensor = self.config.log_sigma_mean + self.config.log_sigma_sd * normal
+        return log_sigma.exp()
 
     def _network(self, x: Tensor, log_noise: Tensor, labels: Tensor) -> Tensor:
         angles = log_noise * _frequencies().to(x)
@@ -72,7 +75,8 @@ class Denoiser(nn.Module):
         hidden = self.inlet(x)
         for block in self.blocks:
             hidden = block(hidden, condition)
-        return self.outlet(hidden)
+        outcome: Tensor = self.outlet(hidden)
+        return outcome
 
 
 class Block(nn.Module):
@@ -81,14 +85,16 @@ class Block(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
+        last = nn.Linear(width, 3 * width)
+        self.modulation = nn.Sequential(nn.SiLU(), last)
         self.body = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(2 * width, width))
-        nn.init.zeros_(self.modulation[1].weight)
-        nn.init.zeros_(self.modulation[1].bias)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
         scale, shift, gate = self.modulation(condition).chunk(3, dim=1)
-        return hidden + gate * self.body(self.norm(hidden) * (1 + scale) + shift)
+        change: Tensor = gate * self.body(self.norm(hidden) * (1 + scale) + shift)
+        return hidden + change
 
 
 def _frequencies() -> Tensor:

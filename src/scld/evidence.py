@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from scld import data, metrics
 from scld.errors import DataError, RequestError
-from scld.judge import Cells
+from scld.judge import Cells, whole_set_scores
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,6 +32,7 @@ class Evidence:
     genes: list[str]
     notes: list[str]
     validity: dict[str, dict[str, bool]]
+    whole: dict[str, dict[str, float]]  # the figures of all cells of a set against all training cells, before any are left aside
 
     @classmethod
     def of(
@@ -49,8 +50,8 @@ class Evidence:
     ) -> Evidence:
         notes: list[str] = []
         logs = _log_names(log_normalised, list(synthetic))
-        real = {"train": _real("train", train, layer)} | ({} if test is None else {"test": _real("test", test, layer)})
-        made = {name: data.read(source, layer) for name, source in synthetic.items()}
+        real = {name: _read(name, source, layer) for name, source in (("train", train), ("test", test)) if source is not None}
+        made = {name: _made(name, source, None if name in logs else layer, notes) for name, source in synthetic.items()}
         shared = _shared_genes({**real, **made}, genes, notes)
         everything = {**real, **made}
         labels = {name: _labels(name, adata, label) for name, adata in everything.items()}
@@ -61,6 +62,7 @@ class Evidence:
             kept, kept_labels = _kept(name, adata, shared, labels[name], types, name in made, notes)
             codes = pd.Categorical(kept_labels, categories=types).codes.astype(np.int64)
             cells[name] = _cells(name, kept, codes, donor if name in real else None, name in logs, genes == "intersection")
+        whole = {name: whole_set_scores(cells["train"], cells[name]) for name in made}
         rng = np.random.default_rng(seed)
         train_cells, test_cells = (cells["train"], cells["test"]) if test is not None else _split(cells["train"], rng, notes)
         _say(notes, label, types, sorted(logs), donor, real)
@@ -68,7 +70,7 @@ class Evidence:
         train_cells, test_cells = _thin("train", train_cells, most, rng, notes), _thin("test", test_cells, most, rng, notes)
         sets = {name: _thin(name, cells[name], most, rng, notes) for name in made}
         _say_missing(notes, types, test_cells, sets)
-        return cls(train_cells, test_cells, sets, types, shared, notes, checks)
+        return cls(train_cells, test_cells, sets, types, shared, notes, checks, whole)
 
 
 def _log_names(log_normalised: bool | Sequence[str], names: list[str]) -> set[str]:
@@ -81,11 +83,22 @@ def _log_names(log_normalised: bool | Sequence[str], names: list[str]) -> set[st
     return set(asked)
 
 
-def _real(place: str, source: Any, layer: str | None) -> AnnData:
+def _read(name: str, source: Any, layer: str | None) -> AnnData:
     try:
         return data.read(source, layer)
     except DataError as error:
-        raise DataError(f"{place}: {error}") from error
+        raise DataError(f"{name}: {error}") from error
+
+
+def _made(name: str, source: Any, layer: str | None, notes: list[str]) -> AnnData:
+    """A synthetic set: few tools write the layers of their training data, so where the layer is missing X is taken, and said."""
+    try:
+        return _read(name, source, layer)
+    except DataError as error:
+        if layer is None or "; its layers: " not in str(error):
+            raise
+    notes.append(f"{name}: has no layer {layer!r}, so X is used.")
+    return _read(name, source, None)
 
 
 def _shared_genes(sets: Mapping[str, AnnData], genes: str, notes: list[str]) -> list[str]:

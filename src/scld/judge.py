@@ -303,11 +303,20 @@ def make_baseline(name: str, train: Cells, sizes: Mapping[int, int], rng: np.ran
     return Cells.of_counts(sp.vstack(made, format="csr"), np.repeat(list(sizes), list(sizes.values())))
 
 
-def privacy_scores(asked: Cells, near: Neighbourhood, members: np.ndarray, held_out: np.ndarray) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray]]:
-    """Memorisation and membership, and the distances they come from: to training and to held-out cells."""
-    x, a, b = near.space.project(near.space.dense(asked.log)), near.train_components[members], near.test_components[held_out]
-    scores = {"nearer_training": m.nearer_training(x, a, b), "membership_auc": m.membership_auc(x, a, b)}
-    return scores, (m.nearest_distance(x, a), m.nearest_distance(x, b))
+def privacy_scores(asked: Cells, near: Neighbourhood) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray]]:
+    """Memorisation and membership of a set, and its distances: to the nearest training cell and to the nearest held-out one."""
+    x = near.space.project(near.space.dense(asked.log))
+    to_train, to_test = m.nearest_distance(x, near.train_components), m.nearest_distance(x, near.test_components)
+    membership = m.membership_auc(x, near.train_components, near.test_components)
+    return {"nearer_training": m.nearer_training(to_train, to_test), "membership_auc": membership}, (to_train, to_test)
+
+
+def privacy_floor(rows: np.ndarray, near: Neighbourhood) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray]]:
+    """The same of held-out cells (``rows`` of ``near.test``) in the place of synthetic ones: none is its own neighbour or among those attacked."""
+    x = near.test_components[rows]
+    to_train, to_test = m.nearest_distance(x, near.train_components), m.nearest_distance(x, near.test_components, rank=1)
+    membership = m.membership_auc(x, near.train_components, np.delete(near.test_components, rows, axis=0))
+    return {"nearer_training": m.nearer_training(to_train, to_test), "membership_auc": membership}, (to_train, to_test)
 
 
 def donor_score(asked: Cells, near: Neighbourhood) -> float | None:
@@ -335,7 +344,7 @@ def judge(
     seed: int,
     tick: Callable[[str], None],
 ) -> Judgement:
-    """Score every set beside the floor and the trivial fakes. ``held_out``: whether the makers of the synthetic cells did not have the test cells."""
+    """Score every set beside the floor and the trivial fakes; ``held_out``: whether the makers of the synthetic cells were without the test cells."""
     with_depth = all(cells.counts is not None for cells in synthetic.values())
     tick("fitting the space on training cells")
     reference = Reference.of(train, with_depth, seed)
@@ -344,8 +353,7 @@ def judge(
     teaching = common_sizes([counts[0], *counts[2:]], max_cells)
     near = Neighbourhood.of(train, test, np.random.default_rng(seed), seed) if held_out else None
     court = _Court(reference, reference.view(test), near, sizes, teaching, Judgement(reference, sizes=sizes))
-    for name, cells in {FLOOR: test, **synthetic}.items():
-        court.judgement.records += [Record(name, OVERALL, figure, 0, value) for figure, value in whole_set_scores(train, cells).items()]
+    court.add(FLOOR, OVERALL, 0, whole_set_scores(train, test))
     for halving in range(halvings):
         court.sit(halving, synthetic, baselines and halving == 0, tick)
     return court.judgement
@@ -381,64 +389,57 @@ class _Court:
         rng = np.random.default_rng([self.reference.seed, halving])
         first, second = halve(self.test.cells.codes, self.sizes, rng)
         train, real = self.reference.train, self.test[first]
-        nearby = self._nearby(rng)
         tick(f"real cells, halving {halving + 1}")
         teachers = self.reference.view(train[draw(train.codes, self.teaching, rng)])
-        self._score(FLOOR, halving, real, self.test[second], teachers, nearby)
+        self._score(FLOOR, halving, real, self.test[second], teachers)
         for name, cells in synthetic.items():
             tick(f"{name}, halving {halving + 1}")
             asked, teachers = (self.reference.view(cells[draw(cells.codes, sizes, rng)]) for sizes in (self.sizes, self.teaching))
-            self._score(name, halving, real, asked, teachers, nearby)
+            self._score(name, halving, real, asked, teachers)
         for name in BASELINES if baselines else ():
             tick(f"trivial fake: {name}")
             wanted = {t: max(self.sizes.get(t, 0), self.teaching.get(t, 0)) for t in self.sizes | self.teaching}
             cells = make_baseline(name, train, wanted, rng)
             asked, teachers = (self.reference.view(cells[draw(cells.codes, sizes, rng)]) for sizes in (self.sizes, self.teaching))
-            self._score(name, halving, real, asked, teachers, nearby)
+            self._score(name, halving, real, asked, teachers)
             copies = whole_set_scores(train, cells)
             copies.pop("composition", None)  # the fakes are given theirs
-            self._add(name, OVERALL, halving, copies)
+            self.add(name, OVERALL, halving, copies)
         if halving == 0:
             self.judgement.shown["real"] = real
 
-    def _nearby(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows of training cells, and of two halves of test cells, in equal numbers and composition."""
-        if self.near is None:
-            return (np.zeros(0, int),) * 3
-        codes = self.near.test.codes
-        sizes = {t: min(n, int((codes == t).sum()) // 2) for t, n in self.sizes.items()}
-        return draw(self.near.train.codes, sizes, rng), *halve(codes, sizes, rng)
-
-    def _score(self, name: str, halving: int, real: View, asked: View, teachers: View, nearby: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    def _score(self, name: str, halving: int, real: View, asked: View, teachers: View) -> None:
         reference, seed = self.reference, self.reference.seed + halving
         curves = told_apart(real, asked, reference.space, seed)
-        self._add(name, OVERALL, halving, c2st_scores(curves) | overall_scores(real, asked))
+        self.add(name, OVERALL, halving, c2st_scores(curves) | overall_scores(real, asked))
         for code in self.sizes:
             pair = real[real.cells.codes == code], asked[asked.cells.codes == code]
-            self._add(name, code, halving, type_scores(*pair, reference, seed) if len(reference.types) > 1 else {})
+            self.add(name, code, halving, type_scores(*pair, reference, seed) if len(reference.types) > 1 else {})
         self._add_rows(name, halving, correlation_scores(real, asked, reference))
         self._add_rows(name, halving, marker_scores(real.cells, asked.cells, reference))
         if halving == 0:
             self._add_rows(name, halving, peer_scores(real, asked, reference.types, seed))
         self._add_rows(name, halving, learning_scores(teachers, asked, self.test, reference))
-        self._add_privacy(name, halving, asked.cells, nearby)
+        if self.near is not None:
+            self._add_privacy(name, halving, asked.cells, self.near)
         if halving == 0:
             self.judgement.shown[name], self.judgement.curves[name] = asked, curves
 
-    def _add_privacy(self, name: str, halving: int, asked: Cells, nearby: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
-        if self.near is None:
-            return
-        members, held_out, other_half = nearby
-        subject = self.near.test[other_half] if name == FLOOR else asked
-        scores, distances = privacy_scores(subject, self.near, members, held_out)
-        by_donor = donor_score(asked, self.near)
-        if by_donor is not None:  # the second half has the held-out donors' own cells, so its floor is known, not measured
+    def _add_privacy(self, name: str, halving: int, asked: Cells, near: Neighbourhood) -> None:
+        if name == FLOOR:
+            rng = np.random.default_rng([self.reference.seed, halving])
+            rows = draw(near.test.codes, {t: min(n, int((near.test.codes == t).sum()) // 2) for t, n in self.sizes.items()}, rng)
+            scores, distances = privacy_floor(rows, near)
+        else:
+            scores, distances = privacy_scores(asked, near)
+        by_donor = donor_score(asked, near)
+        if by_donor is not None:  # real test cells are the held-out donors' own, so the floor by donor is known, not measured
             scores["donor_membership_auc"] = 0.5 if name == FLOOR else by_donor
-        self._add(name, OVERALL, halving, scores)
+        self.add(name, OVERALL, halving, scores)
         if halving == 0:
             self.judgement.distances[name] = distances
 
-    def _add(self, name: str, scope: int | str, halving: int, scores: Mapping[str, float]) -> None:
+    def add(self, name: str, scope: int | str, halving: int, scores: Mapping[str, float]) -> None:
         self.judgement.records += [Record(name, scope, figure, halving, value) for figure, value in scores.items()]
 
     def _add_rows(self, name: str, halving: int, rows: Iterator[tuple[int | str, str, float]]) -> None:

@@ -22,7 +22,7 @@ def log_likelihood(log_mean: Tensor, log_dispersion: Tensor, rows: Tensor, genes
     log_mean
         log mu, ``[cells, genes]``.
     log_dispersion
-        log r, ``[genes]``; the larger, the nearer to Poisson.
+        log r, ``[cells, genes]``; the larger, the nearer to Poisson.
     rows, genes, counts
         The non-zero counts and where they stand, each ``[non-zeros]``.
 
@@ -35,7 +35,7 @@ def log_likelihood(log_mean: Tensor, log_dispersion: Tensor, rows: Tensor, genes
     --------
     >>> import torch
     >>> at = torch.tensor([0])
-    >>> p = log_likelihood(torch.zeros(1, 1), torch.zeros(1), at, at, torch.tensor([1.0]))  # mu = r = x = 1: p = 1/4
+    >>> p = log_likelihood(torch.zeros(1, 1), torch.zeros(1, 1), at, at, torch.tensor([1.0]))  # mu = r = x = 1: p = 1/4
     >>> round(float(p.exp()), 6)
     0.25
     """
@@ -50,26 +50,26 @@ class _LogLikelihood(torch.autograd.Function):
         log_ratio = log_mean - log_dispersion
         log_one_plus = softplus(log_ratio)  # log(1 + mu / r)
         flat = rows * log_mean.shape[1] + genes
-        at_counts = counts * (log_ratio.view(-1)[flat] - log_one_plus.view(-1)[flat]) + log_dispersion[genes]
+        at_counts = counts * (log_ratio.view(-1)[flat] - log_one_plus.view(-1)[flat]) + log_dispersion.view(-1)[flat]
         several = counts > 1
-        x, r_there = counts[several].double(), r[genes[several]].double()  # the Gammas cancel badly in single precision
+        x, r_there = counts[several].double(), r.view(-1)[flat[several]].double()  # the Gammas cancel badly in single precision
         gammas = torch.lgamma(x + r_there) - torch.lgamma(1 + r_there) - torch.lgamma(x + 1)
         at_counts[several] += gammas.to(at_counts.dtype)
-        ctx.save_for_backward(log_ratio, log_one_plus, r, rows, genes, counts, flat)
-        return torch.mv(log_one_plus, -r).index_add(0, rows, at_counts)
+        ctx.save_for_backward(log_ratio, log_one_plus, r, rows, counts, flat)
+        return (log_one_plus * r).sum(1).neg_().index_add(0, rows, at_counts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        log_ratio, log_one_plus, r, rows, genes, counts, flat = ctx.saved_tensors
+        log_ratio, log_one_plus, r, rows, counts, flat = ctx.saved_tensors
         share = torch.sigmoid(log_ratio)  # mu / (mu + r)
-        of_dispersion = r * torch.mv((share - log_one_plus).t(), gradient)
+        of_dispersion = (share - log_one_plus).mul_(r)
         several = counts > 1
-        x, r_there = counts[several].double(), r[genes[several]].double()
+        x, r_there = counts[several].double(), r.view(-1)[flat[several]].double()
         digammas = r_there * (torch.digamma(x + r_there) - torch.digamma(1 + r_there))
         outside = counts * (1 - share.view(-1)[flat])
         at_counts = 1 - outside  # r times d/dr of log r is 1
         at_counts[several] += digammas.to(at_counts.dtype)
-        of_dispersion = of_dispersion.index_add(0, genes, gradient[rows] * at_counts)
-        of_mean = share.mul_(-r)
-        of_mean.view(-1)[flat] += outside  # each place stands once
-        return of_mean.mul_(gradient[:, None]), of_dispersion, None, None, None
+        of_dispersion.view(-1)[flat] += at_counts  # each place stands once
+        of_mean = share.mul_(r).neg_()
+        of_mean.view(-1)[flat] += outside
+        return of_mean.mul_(gradient[:, None]), of_dispersion.mul_(gradient[:, None]), None, None, None

@@ -92,13 +92,13 @@ def embed(real: View, sets: Mapping[str, View], most: int, seed: int) -> Places:
     """
     import warnings
 
-    from umap import UMAP
-
     rng = np.random.default_rng(seed)
     chosen = {name: view[np.sort(rng.permutation(len(view.cells))[:most])] for name, view in {"real": real, **sets}.items()}
     cells = np.concatenate([view.components for view in chosen.values()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own dependencies; nothing a reader could act on
+        from umap import UMAP
+
         places = UMAP(n_neighbors=min(15, len(cells) - 1), init="pca", random_state=seed, n_jobs=1).fit_transform(cells)
     ends = np.cumsum([len(view.cells) for view in chosen.values()])
     return {name: (part, view.cells.codes) for (name, view), part in zip(chosen.items(), np.split(places, ends[:-1]), strict=True)}
@@ -122,7 +122,7 @@ def umap(places: Places, name: str, types: Sequence[str]) -> Figure:
         _name(axis, title=title)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+        axis.spines[:].set(visible=True, color=INK, alpha=0.2)
     return figure
 
 
@@ -134,14 +134,13 @@ def _name_types(axis: Axes, points: np.ndarray, codes: np.ndarray, types: Sequen
 
 
 def _spread(places: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Label places, moved up where two would overlap."""
-    placed: list[tuple[float, float]] = []
-    for x, y in sorted(places.tolist(), key=lambda place: place[1]):
-        below = [other for at, other in placed if abs(at - x) < 0.3 * width and abs(other - y) < 0.045 * height]
-        placed.append((x, max([y, *(other + 0.045 * height for other in below)])))
+    """Label places, from below, each moved up until it overlaps none placed before."""
+    spread = places.copy()
     order = np.argsort(places[:, 1], kind="stable")
-    spread = np.empty_like(places)
-    spread[order] = np.array(placed).reshape(-1, 2)
+    for i, row in enumerate(order):
+        for other in spread[order[:i]][np.argsort(spread[order[:i], 1])]:
+            if abs(other[0] - spread[row, 0]) < 0.3 * width and abs(other[1] - spread[row, 1]) < 0.045 * height:
+                spread[row, 1] = other[1] + 0.045 * height
     return spread
 
 
@@ -259,7 +258,7 @@ def nearest(fake: tuple[np.ndarray, np.ndarray], floor: tuple[np.ndarray, np.nda
         axes[0].hist(to_train, edges, histtype="step", color=colour, lw=1.8, label=f"{who}, to training cells")
         axes[0].hist(to_held_out, edges, histtype="step", color=colour, lw=1.2, ls="--", label=f"{who}, to held-out cells")
     _name(axes[0], "distance to the nearest, in 30 components", "cells")
-    _legend(axes[0], loc="upper right")
+    _legend(axes[0], loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
 
 
@@ -275,5 +274,5 @@ def by_type(names: Sequence[str], value: np.ndarray, floor: np.ndarray) -> Figur
     axes[0].set_yticks(rows, [_short(names[i]) for i in order], fontsize=8)
     axes[0].set_xlim(min(0.4, float(floor.min()) - 0.02), 1.01)
     _name(axes[0], "C2ST AUC, worst of three classifiers")
-    _legend(axes[0], loc="lower right")
+    _legend(axes[0], loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure

@@ -16,7 +16,7 @@ import pandas as pd
 from scld import data, judge, verdict
 from scld.errors import RequestError
 from scld.evidence import REAL, Evidence
-from scld.judge import BASELINES, FLOOR, OVERALL, Judgement
+from scld.judge import BASELINES, FLOOR, OVERALL, Judgement, Record
 from scld.metrics.catalogue import FIGURES
 from scld.metrics.genes import gene_moments
 
@@ -59,7 +59,7 @@ def evaluate(
     donor
         The obs column of donors in ``train`` and ``test``, for membership inference by donor.
     layer
-        The layer of raw counts, in every set; ``X`` if None.
+        The layer of raw counts; ``X`` if None, and for synthetic sets without that layer, which is said.
     log_normalised
         True, or the names of the synthetic sets whose matrix is log(1 + counts per 10,000) rather than counts. Figures that need counts
         are left out for them.
@@ -138,7 +138,10 @@ def _progress(show: bool, steps: int) -> Iterator[Callable[[str], None]]:
 
 def _tabulate(judgement: Judgement, cells: Evidence, costs: pd.DataFrame) -> pd.DataFrame:
     """Every score beside its floor, averaged over halvings: one row a set, scope and figure."""
-    long = pd.DataFrame([vars(record) for record in judgement.records])
+    of_sets = [Record(name, OVERALL, figure, 0, value) for name, scores in cells.whole.items() for figure, value in scores.items()]
+    long = pd.DataFrame([vars(record) for record in judgement.records + of_sets])
+    if len(cells.types) == 1:  # the only type says what the whole says
+        long = long[long["scope"] == OVERALL]
     long["scope"] = [scope if isinstance(scope, str) else cells.types[scope] for scope in long["scope"]]
     table = long.groupby(["set", "scope", "figure"], sort=False)["value"].agg(value="mean", sd="std", lower="min", upper="max").reset_index()
     floor = table[table["set"] == FLOOR].rename(columns={"value": "floor", "sd": "floor_sd"})[["scope", "figure", "floor", "floor_sd"]]

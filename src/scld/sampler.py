@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -50,7 +51,7 @@ def dpm_solver(denoise: Denoise, noise: Tensor, sigmas: Tensor) -> Tensor:
     2.0
     """
     x, previous, last_step = noise * sigmas[0], noise, sigmas[0]
-    for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for i, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
         denoised = denoise(x, sigma.expand(len(x)))
         if following == 0:
             return denoised

@@ -103,7 +103,7 @@ class Synthesizer:
         if target is not None and not (target / disk.RESUME).exists():
             disk.check_output(target, overwrite)
         adata = read(source, layer)
-        counts = count_matrix(adata, "X" if layer is None else f"layer {layer!r}")
+        counts = count_matrix(adata)
         if counts.shape[0] < FEWEST_CELLS:
             raise DataError(f"X: {counts.shape[0]} cells; a fit needs at least {FEWEST_CELLS}: pass more cells")
         self.schema, self._generator = Schema.of(adata.obs, self.labels), None
@@ -117,7 +117,7 @@ class Synthesizer:
 
     def _run(self, counts: sp.csr_matrix, codes: np.ndarray) -> str:
         """Tells one fit from another, so that none resumes from a stranger's state."""
-        data = [hashlib.sha256(np.ascontiguousarray(part)).hexdigest() for part in (counts.data, counts.indices, counts.indptr, codes)]
+        data = [hashlib.sha256(np.ascontiguousarray(part).data).hexdigest() for part in (counts.data, counts.indices, counts.indptr, codes)]
         return json.dumps([__version__, self.seed, self.config.to_dict(), counts.shape, data, self.schema.to_json()])
 
     def _train(self, counts: sp.csr_matrix, codes: np.ndarray, resume: Path | None, progress: bool) -> Generator:
@@ -136,13 +136,13 @@ class Synthesizer:
             torch.manual_seed(self.seed)
             autoencoder = Autoencoder(counts.shape[1], self.schema.sizes, config.autoencoder).start_from(counts[cells.numpy()]).to(device)
             settings = config.autoencoder_training
-            groups = autoencoder.parameter_groups(len(cells), settings.learning_rate)
-            first = train(autoencoder, groups, reconstruction, cells, held_out, settings, self.seed, _part(resume, "autoencoder"), bar("1/2 autoencoder", settings.rounds))
+            groups, update = autoencoder.parameter_groups(settings.learning_rate), bar("1/2 autoencoder", settings.rounds)
+            first = train(autoencoder, groups, reconstruction, cells, held_out, settings, self.seed, _part(resume, "autoencoder"), update)
             latents = Latents.of(autoencoder, counts, codes, device)
             denoiser = Denoiser(config.autoencoder.latent + 1, self.schema.sizes, config.denoiser).to(device)
             settings = config.denoiser_training
-            groups = [{"params": list(denoiser.parameters())}]
-            second = train(denoiser, groups, denoising, cells, held_out, settings, self.seed, _part(resume, "denoiser"), bar("2/2 denoiser", settings.rounds))
+            groups, update = [{"params": list(denoiser.parameters())}], bar("2/2 denoiser", settings.rounds)
+            second = train(denoiser, groups, denoising, cells, held_out, settings, self.seed, _part(resume, "denoiser"), update)
         library = (float(latents.mean[:, -1].min()), float(latents.mean[:, -1].max()))
         self.summary = {"cells": counts.shape[0], "log_library": library, "autoencoder": asdict(first), "denoiser": asdict(second)}
         return Generator(autoencoder, denoiser, latents.centre, latents.scale, library)
@@ -237,7 +237,7 @@ class Synthesizer:
         import anndata as ad
 
         var, seen = pd.DataFrame(index=self.genes["gene"].to_numpy()), np.flatnonzero(self.genes["seen"])
-        start, ready = 0, sp.csr_matrix((0, len(seen)), dtype=np.float32)
+        start, ready = 0, sp.csr_matrix(np.zeros((0, len(seen)), np.float32))
         with bars(progress) as bar:
             update = bar("sample", len(codes))
             for page in generator.pages(codes, plan):
@@ -270,6 +270,8 @@ class Synthesizer:
     def _check_table(self, obs: pd.DataFrame) -> None:
         if not isinstance(obs, pd.DataFrame):
             raise RequestError(f"obs: got {type(obs).__name__}; pass a pandas DataFrame with one row a cell and a column a label")
+        if not self.labels:
+            raise RequestError("obs: this model was fitted without labels; pass the number of cells, or fit again with labels=[...]")
         columns = list(map(str, obs.columns))
         if not len(obs) or not set(self.labels) & set(columns):
             raise RequestError(f"obs: {len(obs)} rows with columns {columns}; pass one row a cell and at least one of the labels {self.labels}")
@@ -284,11 +286,13 @@ class Synthesizer:
         sampling = self.config.sampling
         steps = _whole("steps", sampling.steps if steps is None else steps, 1, 10_000)
         seed = _whole("seed", seed, 0)
+        if guidance and not self.labels:
+            raise RequestError("guidance: this model was fitted without labels, so there are none to follow; leave it out, or fit again with labels=[...]")
         given = sampling.guidance if guidance is None else guidance
         by_label = dict.fromkeys(self.labels, sampling.guidance) | dict(given) if isinstance(given, Mapping) else dict.fromkeys(self.labels, given)
         for name, weight in by_label.items():
             if name not in self.labels:
-                raise RequestError(f"guidance: {name!r} is not a label of this model; labels: {', '.join(self.labels) or 'none'}{nearest(str(name), self.labels)}")
+                raise RequestError(f"guidance: {name!r} is not a label of this model; labels: {', '.join(self.labels)}{nearest(str(name), self.labels)}")
             if not isinstance(weight, Real) or not 0 <= weight <= 100:
                 raise RequestError(f"guidance: got {weight!r}; allowed are numbers from 0 to 100 (1 follows the labels, 1.5 to 3 exaggerates them)")
         return Plan(schedule(steps, sampling.sigma_min, sampling.sigma_max, sampling.rho), tuple(map(float, by_label.values())), seed)
@@ -318,7 +322,7 @@ class Synthesizer:
             centre, scale = (torch.tensor(saved.schema[name], device=synth.device).reshape(dims) for name in ("latent_mean", "latent_sd"))
             low, high = synth.summary["log_library"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise disk.damaged(path, str(error).splitlines()[0]) from error
+            raise disk.damaged(path, str(error)) from error
         synth._generator = Generator(autoencoder.to(synth.device).eval(), denoiser.to(synth.device).eval(), centre, scale, (low, high))
         return synth
 

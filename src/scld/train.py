@@ -128,7 +128,7 @@ def _run_round(
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1 - step / total)
         optimizer.zero_grad(set_to_none=True)
-        loss(module, batch).mean().backward()
+        torch.autograd.backward(loss(module, batch).mean())
         nn.utils.clip_grad_norm_(module.parameters(), config.clip)
         optimizer.step()
         decay = min(config.average, (1 + step) / (10 + step))  # the first weights, nearly random, are soon forgotten
@@ -150,7 +150,7 @@ def _batches(cells: Tensor, size: int) -> Iterator[Tensor]:
 def _mean_loss(module: nn.Module, loss: Loss, cells: Tensor, config: TrainingConfig) -> float:
     """Mean over cells and over several draws of the noise."""
     repeated = cells.repeat(config.validation_repeats)
-    return float(torch.cat([loss(module, batch) for batch in repeated.split(4 * config.batch)]).mean())
+    return float(torch.cat([loss(module, batch) for batch in torch.split(repeated, 4 * config.batch)]).mean())
 
 
 def _save_state(folder: Path, state: _State, *parts: nn.Module | torch.optim.Optimizer) -> None:
