@@ -213,6 +213,10 @@ def test_a_damaged_disk_is_one_line_too(saved, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_more_cells_than_memory_holds_is_one_line_too(saved, tmp_path):
+    assert "Unable to allocate" in refused("sample", saved, "-n", 10**17, "-o", tmp_path / "cells.h5ad", "--quiet")
+
+
 @pytest.mark.parametrize("command", ["", "fit", "sample", "info", "demo"])
 def test_help_has_examples_that_parse(command):
     words = [command] * bool(command)

@@ -25,6 +25,7 @@ def make(library=(2.0, 4.0)):
     with torch.no_grad():
         for parameter in [*autoencoder.parameters(), *denoiser.parameters()]:
             parameter.add_(0.2 * torch.randn_like(parameter))
+        autoencoder.log_dispersion.fill_(9.0)  # nearly Poisson: what varies more comes from the latents
     return Generator(autoencoder, denoiser, torch.tensor([0.0, 0.0, 0.0, 0.0, 3.0]), torch.ones(5), library)
 
 

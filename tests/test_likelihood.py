@@ -9,7 +9,8 @@ from scld.likelihood import log_likelihood
 def ours(counts, mean, dispersion, dtype=torch.float64):
     rows, genes = np.nonzero(counts)
     at = (torch.from_numpy(rows), torch.from_numpy(genes), torch.from_numpy(counts[rows, genes]).to(dtype))
-    return log_likelihood(torch.from_numpy(np.log(mean)).to(dtype), torch.from_numpy(np.log(dispersion)).to(dtype), *at)
+    log_dispersion = torch.from_numpy(np.log(np.broadcast_to(dispersion, mean.shape))).to(dtype)
+    return log_likelihood(torch.from_numpy(np.log(mean)).to(dtype), log_dispersion, *at)
 
 
 def scipys(counts, mean, dispersion):
@@ -27,7 +28,7 @@ def test_one_count_has_scipys_probability(mean, dispersion):
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_a_cell_has_the_sum_over_its_genes(dtype, rtol):
     random = np.random.default_rng(0)
-    mean, dispersion = random.lognormal(-1, 2, (20, 300)), random.lognormal(1, 2, 300)
+    mean, dispersion = random.lognormal(-1, 2, (20, 300)), random.lognormal(1, 2, (20, 300))
     counts = random.poisson(mean * random.gamma(dispersion, 1 / dispersion, mean.shape))
     counts[3] = 0
     expected = scipys(counts, mean, dispersion).sum(1)
@@ -56,11 +57,11 @@ def test_gradients_are_those_of_the_formula():
     rows, genes = np.nonzero(counts)
     at = (torch.from_numpy(rows), torch.from_numpy(genes), torch.from_numpy(counts[rows, genes]).double())
     log_mean = torch.from_numpy(random.normal(0, 1, (4, 5))).requires_grad_()
-    log_dispersion = torch.from_numpy(random.normal(0, 2, 5)).requires_grad_()
+    log_dispersion = torch.from_numpy(random.normal(0, 2, (4, 5))).requires_grad_()
     assert torch.autograd.gradcheck(lambda m, r: log_likelihood(m, r, *at), (log_mean, log_dispersion))
 
 
 def test_the_gradient_over_no_counts_at_all():
     none = torch.zeros(0, dtype=torch.long)
-    log_mean, log_dispersion = (torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in [(2, 3), (3,)])
+    log_mean, log_dispersion = (torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in [(2, 3), (2, 3)])
     assert torch.autograd.gradcheck(lambda m, r: log_likelihood(m, r, none, none, none.double()), (log_mean, log_dispersion))

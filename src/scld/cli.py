@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +27,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (SCLDError, OSError) as error:
+        except (SCLDError, OSError, MemoryError) as error:
             click.echo(f"scld: {' '.join(str(error).split())}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
@@ -148,7 +150,7 @@ def sample(
 @click.option("--donor", help="obs column of donors, for membership inference by donor.")
 @click.option("--layer", help="Layer that holds the raw counts; X if left out.")
 @click.option("--log-normalised", multiple=True, metavar="NAME", help="A synthetic set (its file name without ending) that is log(1 + counts per 10,000).")
-@click.option("--genes", type=click.Choice(["same", "intersection"]), default="same", show_default=True, help="Where gene names differ: stop, or score the shared ones.")
+@click.option("--genes", type=click.Choice(["same", "intersection"]), default="same", show_default=True, help="Differing gene names: stop, or score shared.")
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="Score the trivial fakes beside.")
 @click.option("--max-cells", type=int, default=2000, show_default=True, help="Most cells a side in one comparison.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -179,7 +181,7 @@ def evaluate(
         check_output(output, overwrite, (".html", ".json", ".csv"))
     names = [Path(path).stem for path in synthetic]
     if len(set(names)) < len(names):
-        raise RequestError(f"SYNTHETIC: the file names {', '.join(names)} are not different without folder and ending; rename one, as sets are told apart by them")
+        raise RequestError(f"SYNTHETIC: the file names {', '.join(names)} are not different without folder and ending, which tell sets apart: rename one")
     report = judge(
         train,
         test,
@@ -195,8 +197,9 @@ def evaluate(
         progress=not quiet,
     )
     click.echo(report.summary())
+    writers: dict[str, Callable[[Path], Any]] = {".html": report.to_html, ".json": report.to_json, ".csv": partial(report.table.to_csv, index=False)}
     for output in outputs:
-        {".html": report.to_html, ".json": report.to_json, ".csv": lambda path: report.table.to_csv(path, index=False)}[output.suffix](output)
+        writers[output.suffix](output)
         click.echo(f"Wrote {output}")
 
 

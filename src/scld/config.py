@@ -30,6 +30,7 @@ class DenoiserConfig:
     """The diffusion model in the latent space."""
 
     width: int = 256
+    condition: int = 64  # coordinates of the noise level and labels together; at the full width they would take almost half the time
     blocks: int = 3
     dropout: float = 0.0
     label_dropout: float = 0.1  # share of cells that train with a label left open: what guidance needs
@@ -82,7 +83,7 @@ class Config:
     autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     denoiser_training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(learning_rate=2e-3, batch=256, steps=5000, epochs=10, average=0.995, clip=1.0, validation_repeats=8)
+        default_factory=lambda: TrainingConfig(learning_rate=2e-3, batch=256, steps=4000, epochs=10, average=0.995, clip=1.0, validation_repeats=8)
     )
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 

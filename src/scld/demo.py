@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,5 +79,5 @@ Made in {folder}:
   train.h5ad, test.h5ad        the real cells
   pbmc.scld                    the fitted model
 Next:
-  scld sample {folder}/pbmc.scld -n 5000 --where {LABEL}="NK cell" -o nk.h5ad
+  scld sample {shlex.quote(f'{folder}/pbmc.scld')} -n 5000 --where {LABEL}="NK cell" -o nk.h5ad
   scld fit your.h5ad --label {LABEL} -o your.scld""")

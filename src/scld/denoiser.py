@@ -39,9 +39,9 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         self.inlet = nn.Linear(dims, config.width)
-        self.noise = nn.Sequential(nn.Linear(2 * len(_frequencies()), config.width), nn.SiLU(), nn.Linear(config.width, config.width))
-        self.labels = nn.ModuleList(nn.Embedding(size + 1, config.width) for size in sizes)  # 0: left open
-        self.blocks = nn.ModuleList(Block(config.width, config.dropout) for _ in range(config.blocks))
+        self.noise = nn.Sequential(nn.Linear(2 * len(_frequencies()), config.condition), nn.SiLU(), nn.Linear(config.condition, config.condition))
+        self.labels = nn.ModuleList(nn.Embedding(size + 1, config.condition) for size in sizes)  # 0: left open
+        self.blocks = nn.ModuleList(Block(config.width, config.condition, config.dropout) for _ in range(config.blocks))
         self.outlet = nn.Linear(config.width, dims)
         nn.init.zeros_(self.outlet.weight)
         nn.init.zeros_(self.outlet.bias)
@@ -82,10 +82,10 @@ class Denoiser(nn.Module):
 class Block(nn.Module):
     """A residual block whose scale, shift and gate come from the condition (AdaLN-Zero: Peebles & Xie, arXiv:2212.09748)."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, condition: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        last = nn.Linear(width, 3 * width)
+        last = nn.Linear(condition, 3 * width)
         self.modulation = nn.Sequential(nn.SiLU(), last)
         self.body = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(2 * width, width))
         nn.init.zeros_(last.weight)

@@ -55,12 +55,12 @@ class _LogLikelihood(torch.autograd.Function):
         x, r_there = counts[several].double(), r.view(-1)[flat[several]].double()  # the Gammas cancel badly in single precision
         gammas = torch.lgamma(x + r_there) - torch.lgamma(1 + r_there) - torch.lgamma(x + 1)
         at_counts[several] += gammas.to(at_counts.dtype)
-        ctx.save_for_backward(log_ratio, log_one_plus, r, rows, counts, flat)
+        ctx.save_for_backward(log_ratio, log_one_plus, r, counts, flat)
         return (log_one_plus * r).sum(1).neg_().index_add(0, rows, at_counts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        log_ratio, log_one_plus, r, rows, counts, flat = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        log_ratio, log_one_plus, r, counts, flat = ctx.saved_tensors
         share = torch.sigmoid(log_ratio)  # mu / (mu + r)
         of_dispersion = (share - log_one_plus).mul_(r)
         several = counts > 1

@@ -232,7 +232,7 @@ class Synthesizer:
         return self._pieces(generator, codes, names, plan, settings, batch_size, progress)
 
     def _pieces(
-        self, generator: Generator, codes: np.ndarray, names: pd.Index, plan: Plan, settings: dict[str, Any], size: int, progress: bool
+        self, generator: Generator, codes: np.ndarray, names: pd.Index | None, plan: Plan, settings: dict[str, Any], size: int, progress: bool
     ) -> Iterator[AnnData]:
         import anndata as ad
 
@@ -245,18 +245,19 @@ class Synthesizer:
                 while ready.shape[0] >= size or (ready.shape[0] and start + ready.shape[0] == len(codes)):
                     piece, ready = ready[:size], ready[size:]
                     stop = start + piece.shape[0]
-                    obs = self.schema.frame(codes[start:stop]).set_index(names[start:stop])
+                    index = pd.Index([f"cell_{i}" for i in range(start, stop)]) if names is None else names[start:stop]
+                    obs = self.schema.frame(codes[start:stop]).set_index(index)
                     matrix = sp.csr_matrix((piece.data, seen[piece.indices].astype(np.int32), piece.indptr), shape=(stop - start, len(var)))
                     update(stop, "")
                     yield ad.AnnData(X=matrix, obs=obs, var=var.copy(), uns={"scld": dict(settings)})
                     start = stop
 
-    def _wanted(self, n: int | None, where: Mapping[str, object] | None, obs: pd.DataFrame | None, seed: int) -> tuple[np.ndarray, pd.Index]:
-        """Label codes ``[cells, labels]`` and the cells' names."""
+    def _wanted(self, n: int | None, where: Mapping[str, object] | None, obs: pd.DataFrame | None, seed: int) -> tuple[np.ndarray, pd.Index | None]:
+        """Label codes ``[cells, labels]``, and the cells' names where a table gives them."""
         random = np.random.Generator(np.random.Philox(key=np.array([seed, 2**64 - 1], dtype=np.uint64)))  # no page has this number
         if obs is None:
             n = _whole("n", n, 1)
-            return self.schema.draw(n, where, random), pd.Index([f"cell_{i}" for i in range(n)])
+            return self.schema.draw(n, where, random), None
         if n is not None or where is not None:
             raise RequestError("obs: got n or where as well; the table alone says which cells to make: leave the others out")
         self._check_table(obs)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from scld.aside import written_aside
 from scld.config import TrainingConfig
 from scld.errors import RequestError
 
@@ -154,17 +154,11 @@ def _mean_loss(module: nn.Module, loss: Loss, cells: Tensor, config: TrainingCon
 
 
 def _save_state(folder: Path, state: _State, *parts: nn.Module | torch.optim.Optimizer) -> None:
-    """Written aside and renamed: an interruption while saving leaves the former state whole."""
-    aside = folder.with_name(folder.name + ".tmp")
-    aside.mkdir(parents=True, exist_ok=True)
-    for i, part in enumerate(parts):
-        save_file(_flat(part), aside / f"{i}.safetensors")
-    (aside / "state.json").write_text(json.dumps(state.__dict__))
-    if folder.exists():
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    os.replace(aside, folder)
+    with written_aside(folder) as place:
+        place.mkdir()
+        for i, part in enumerate(parts):
+            save_file(_flat(part), place / f"{i}.safetensors")
+        (place / "state.json").write_text(json.dumps(state.__dict__))
 
 
 def _load_state(folder: Path, *parts: Any) -> _State:
