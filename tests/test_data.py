@@ -11,8 +11,9 @@ import pytest
 import scipy.sparse as sp
 from scipy.stats import chisquare
 
-from scld.data import MISSING, Schema, count_matrix, encode_labels, nearest, read
-from scld.errors import DataError, RequestError
+from scld.data import count_matrix, read
+from scld.errors import DataError, RequestError, nearest
+from scld.schema import MISSING, Schema, encode_labels
 
 COUNTS = np.random.default_rng(0).poisson(1.0, (20, 7)) + np.eye(20, 7, dtype=int)
 COUNTS[:, 0] += 1  # no empty cell

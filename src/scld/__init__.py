@@ -18,7 +18,7 @@ _HOME = {  # public name -> the module it lives in; None: the module itself
     "Report": "report",
     "RequestError": "errors",
     "SCLDError": "errors",
-    "Schema": "data",
+    "Schema": "schema",
     "Synthesizer": "synthesizer",
     "data": None,
     "datasets": None,
@@ -31,9 +31,9 @@ __all__ = ["CheckpointError", "Config", "DataError", "Report", "RequestError", "
 if TYPE_CHECKING:
     from scld import data, datasets
     from scld.config import Config
-    from scld.data import Schema
     from scld.errors import CheckpointError, DataError, RequestError, SCLDError
     from scld.report import Report, evaluate
+    from scld.schema import Schema
     from scld.synthesizer import Synthesizer, load
 
 

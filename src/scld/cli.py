@@ -18,7 +18,7 @@ from scld.errors import RequestError, SCLDError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from scld.data import Schema
+    from scld.schema import Schema
 
 
 class _Group(click.Group):

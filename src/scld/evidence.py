@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scld import data, metrics
-from scld.errors import DataError, RequestError
+from scld.errors import DataError, RequestError, nearest
 from scld.judge import Cells, whole_set_scores
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _log_names(log_normalised: bool | Sequence[str], names: list[str]) -> set[st
     asked = [log_normalised] if isinstance(log_normalised, str) else list(log_normalised)
     unknown = [name for name in asked if name not in names]
     if unknown:
-        raise RequestError(f"log_normalised: {unknown[0]!r} is not a synthetic set; sets: {', '.join(map(repr, names))}{data.nearest(unknown[0], names)}")
+        raise RequestError(f"log_normalised: {unknown[0]!r} is not a synthetic set; sets: {', '.join(map(repr, names))}{nearest(unknown[0], names)}")
     return set(asked)
 
 
@@ -166,7 +166,7 @@ def _column(name: str, adata: AnnData, column: str, what: str, option: str) -> n
     columns = list(map(str, adata.obs.columns))
     if column not in adata.obs:
         known = ", ".join(map(repr, columns)) or "none"
-        near = data.nearest(column, columns)
+        near = nearest(column, columns)
         raise DataError(f"{name}: no obs column {column!r}; columns: {known}; name the column of {what} with {option}=, the same in every set{near}")
     missing = int(adata.obs[column].isna().sum())
     if missing:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from scld import data, judge, verdict
-from scld.errors import RequestError
+from scld import judge, verdict
+from scld.errors import RequestError, nearest
 from scld.evidence import REAL, Evidence
 from scld.judge import BASELINES, FLOOR, OVERALL, Judgement, Record
 from scld.metrics.catalogue import FIGURES
@@ -165,7 +165,7 @@ def _pass_or_fail(cells: Evidence) -> pd.DataFrame:
 def _costs(costs: Mapping[str, Mapping[str, float]], names: list[str]) -> pd.DataFrame:
     unknown = [name for name in costs if name not in names]
     if unknown:
-        raise RequestError(f"costs: {unknown[0]!r} is not a synthetic set; sets: {', '.join(map(repr, names))}{data.nearest(unknown[0], names)}")
+        raise RequestError(f"costs: {unknown[0]!r} is not a synthetic set; sets: {', '.join(map(repr, names))}{nearest(unknown[0], names)}")
     rows = [(name, OVERALL, "Cost", figure, float(value), "lower") for name, of_set in costs.items() for figure, value in of_set.items()]
     return pd.DataFrame(rows, columns=["set", "scope", "group", "figure", "value", "better"])
 

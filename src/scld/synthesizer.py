@@ -20,13 +20,14 @@ from scld import __version__
 from scld import checkpoint as disk
 from scld.autoencoder import Autoencoder, Batch
 from scld.config import Config
-from scld.data import MISSING, Schema, count_matrix, nearest, read
+from scld.data import count_matrix, read
 from scld.denoiser import Denoiser
-from scld.errors import DataError, RequestError
+from scld.errors import DataError, RequestError, nearest
 from scld.generator import Generator, Plan
 from scld.latents import Latents
 from scld.progress import bars
 from scld.sampler import schedule
+from scld.schema import MISSING, Schema
 from scld.train import train
 
 if TYPE_CHECKING:
