@@ -77,7 +77,7 @@ def c2st(real: np.ndarray, fake: np.ndarray, classifier: Classifier, seed: int =
 def out_of_fold(real: np.ndarray, fake: np.ndarray, classifier: Classifier, seed: int = 0, folds: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """Each distinct cell's odds of being synthetic, from a classifier that saw neither it nor a copy of it: of real cells, of synthetic ones."""
     from sklearn.model_selection import StratifiedKFold
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     real, fake = distinct(real), distinct(fake)
     features, is_fake = np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)])
