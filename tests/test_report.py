@@ -479,3 +479,10 @@ def test_the_page_is_one_file_that_asks_for_nothing(train, test, fresh, tmp_path
     ids = [attrs["id"] for _, attrs in tags if attrs.get("id")]
     assert len(ids) == len(set(ids))
     assert {address[1:] for address in addresses if address.startswith("#")} <= set(ids)
+
+
+def test_picture_of_a_named_set(report, tmp_path):
+    report.to_png(tmp_path / "map.png", "shuffled")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(scld.RequestError, match="did you mean 'shuffled'"):
+        report.to_png(tmp_path / "none.png", "shufled")

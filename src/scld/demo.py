@@ -58,6 +58,7 @@ def _fill(folder: Path, quick: bool, progress: bool, say: Callable[[str], None])
     report = evaluate(train, test, {"SCLD": cells}, LABEL, progress=progress)
     report.to_html(folder / "report.html")
     report.to_json(folder / "report.json")
+    report.to_png(folder / "real_and_synthetic.png")
     say(report.summary())
     say(f"\n500 cells asked for as {TARGET}, beside the real ones:")
     targeted = evaluate(_only(train), _only(test), {"SCLD": target}, None, progress=progress)
@@ -73,6 +74,7 @@ def _farewell(folder: Path, say: Callable[[str], None]) -> None:
     say(f"""
 Made in {folder}:
   report.html                  open it in a browser: how near the synthetic cells are to real ones, with pictures
+  real_and_synthetic.png       both on one map
   report_cd14_monocytes.html   the same for the targeted type
   cells.h5ad                   the whole population, synthetic
   cd14_monocytes.h5ad          one type as asked for

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from scld.report import Report
 
-MOST_PICTURED = 6  # sets with pictures: each takes about half a megabyte
-MOST_MAPPED = 1500  # cells of a set on the map
 PER_TYPE = ("c2st", "w2", "mmd2", "correlation", "detection_gap", "de_recall", "label_accuracy", "tstr_f1")
 CAPTIONS = {  # title, what to look for
     "map": (
@@ -81,13 +79,11 @@ def render(report: Report) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = _number
     template = environment.from_string(files("scld").joinpath("templates/report.html").read_text(encoding="utf-8"))
-    pictured = report.sets[:MOST_PICTURED]
-    places = plots.embed(report.judgement.shown["real"], {name: report.judgement.shown[name] for name in pictured}, MOST_MAPPED, report.seed)
     return template.render(
         report=report,
         sizes={report.types[t]: n for t, n in report.judgement.sizes.items()},
         verdicts=[_verdict(report, name, i) for i, name in enumerate(report.sets)],
-        pictures={name: list(_pictures(report, name, places, f"s{i}")) for i, name in enumerate(pictured)},
+        pictures={name: list(_pictures(report, name, report.places, f"s{i}")) for i, name in enumerate(report.pictured)},
         pages={name: _type_rows(report, name) for name in report.sets},
         per_type=[figure for figure in FIGURES if figure.name in PER_TYPE],
         groups=_all_figures(report),

@@ -23,8 +23,11 @@ from scld.metrics.genes import gene_moments
 if TYPE_CHECKING:
     from anndata import AnnData
 
-BY_NAME = {figure.name: figure for figure in FIGURES}
+    from scld import plots
 
+BY_NAME = {figure.name: figure for figure in FIGURES}
+MOST_PICTURED = 6  # sets with pictures
+MOST_MAPPED = 1500  # cells of a set on the map
 
 def evaluate(
     train: AnnData | str | Path,
@@ -197,6 +200,19 @@ class Report:
         """The names of the synthetic sets."""
         return [name for name in self.table["set"].unique() if name not in {FLOOR, *BASELINES}]
 
+    @property
+    def pictured(self) -> list[str]:
+        """The sets with pictures: each takes about half a megabyte of the page."""
+        return self.sets[:MOST_PICTURED]
+
+    @cached_property
+    def places(self) -> plots.Places:
+        """Where the real cells and those of each pictured set lie on one UMAP."""
+        from scld import plots
+
+        shown = self.judgement.shown
+        return plots.embed(shown["real"], {name: shown[name] for name in self.pictured}, MOST_MAPPED, self.seed)
+
     def value(self, name: str, figure: str, scope: str = OVERALL) -> float:
         """One figure; nan where it was left out."""
         rows = self.table[(self.table["set"] == name) & (self.table["figure"] == figure) & (self.table["scope"] == scope)]
@@ -222,6 +238,15 @@ class Report:
         from scld import page
 
         Path(path).write_text(page.render(self), encoding="utf-8")
+
+    def to_png(self, path: str | Path, name: str | None = None) -> None:
+        """Real and synthetic cells side by side on one UMAP, of the first set or of the one named."""
+        from scld import plots
+
+        name = name or self.sets[0]
+        if name not in self.pictured:
+            raise RequestError(f"name: {name!r} has no picture; sets with one: {', '.join(self.pictured)}{nearest(name, self.pictured)}")
+        plots.umap(self.places, name, self.types).savefig(path, dpi=150)
 
     def summary(self) -> str:
         """The overall figures as a text table: every set beside the floor and the trivial fakes, and the notes."""

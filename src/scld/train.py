@@ -107,6 +107,7 @@ def train(
             saved = time.monotonic()
     if state.best_round < 0:
         raise RequestError(f"training: the held-out loss was never a number (rounds: {state.validation[-3:]}); lower learning_rate in the Config")
+    progress(config.rounds, f"held-out loss {min(state.validation):.4g}, best of {state.round} rounds")
     module.load_state_dict(best.state_dict())
     module.eval()
     return Course(tuple(state.validation), state.best_round, state.round * steps, state.seconds)
