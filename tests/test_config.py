@@ -45,3 +45,16 @@ def test_whole_numbers_do_for_decimal_settings():
 def test_settings_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().held_out = 0.5
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"denoiser": {"width": 0}}, {"autoencoder_training": {"rounds": 0}}, {"sampling": {"sigma_max": float("nan")}}, {"autoencoder": {"decoder_sd": -1.0}}],
+)
+def test_numbers_no_setting_can_have_are_refused(values):
+    with pytest.raises(RequestError, match=r"got .*; allowed are numbers from"):
+        Config.from_dict(values)
+
+
+def test_a_log_may_be_negative():
+    assert Config.from_dict({"denoiser": {"log_sigma_mean": -3.0}}).denoiser.log_sigma_mean == -3.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
@@ -9,8 +10,19 @@ from typing import Any
 from scld.errors import RequestError
 
 
+class _Checked:
+    """Refuses numbers that no setting can have: a count below one, a rate or share below zero."""
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
+            least = 1 if entry.type == "int" else -math.inf if entry.name.startswith("log_") else 0
+            if isinstance(value, int | float) and not least <= value < math.inf:
+                raise RequestError(f"config: {type(self).__name__}.{entry.name}: got {value!r}; allowed are numbers from {least}")
+
+
 @dataclass(frozen=True)
-class AutoencoderConfig:
+class AutoencoderConfig(_Checked):
     """The count autoencoder."""
 
     latent: int = 32  # coordinates of a cell; the prior on them switches off those that the data do not need
@@ -19,14 +31,14 @@ class AutoencoderConfig:
     dropout: float = 0.1
     label_dropout: float = 0.1  # share of cells that train with a label left open, so that it can be left open later
     kl_weight: float = 0.05  # below 1: latents keep more of a cell than a pure variational bound would; near 0 they keep its noise
-    encoder_sd: float = 0.003  # sd of the Gaussian prior on each gene's weights; without it a few thousand cells are overfitted in ten epochs
-    decoder_sd: float = 0.03
+    encoder_sd: float = 0.003  # scale of the prior on each gene's weights into the network; without it a few thousand cells are overfitted in ten epochs
+    decoder_sd: float = 0.03  # the same for the weights out of the network
     slope_sd: float = 0.5  # sd of the prior on the power of its mean that a gene's dispersion follows
     dispersion_rate: float = 20.0  # dispersions learn this much faster: at the networks' own rate they stay near their start
 
 
 @dataclass(frozen=True)
-class DenoiserConfig:
+class DenoiserConfig(_Checked):
     """The diffusion model in the latent space."""
 
     width: int = 256
@@ -39,7 +51,7 @@ class DenoiserConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(_Checked):
     """One training run: see `scld.train`."""
 
     learning_rate: float = 1.5e-3  # at the start; it falls to zero along a line
@@ -55,7 +67,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(_Checked):
     """From noise to cells."""
 
     steps: int = 20  # network evaluations (NFE) at guidance weight 1, twice as many at any other
