@@ -98,7 +98,7 @@ def test_a_view_is_its_own_cells():
 
 
 def test_dask():
-    dask = pytest.importorskip("dask.array")
+    import dask.array as dask
     np.testing.assert_array_equal(count_matrix(read(cells(dask.from_array(COUNTS, chunks=5)))).toarray(), COUNTS)
 
 
@@ -635,3 +635,19 @@ def test_a_schema_survives_json(names):
     np.testing.assert_array_equal(back.combinations, schema.combinations)
     np.testing.assert_array_equal(back.cells, schema.cells)
     np.testing.assert_array_equal(back.draw(50, None, np.random.default_rng(0)), schema.draw(50, None, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("ending", ["h5ad", "zarr"])
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, lambda counts: counts.toarray()])
+def test_some_cells_of_a_file_are_those_of_the_same_choice_in_memory(form, ending, tmp_path):
+    whole = cells()
+    whole.X = form(sp.csr_matrix(whole.X))
+    path = tmp_path / f"cells.{ending}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole.write_h5ad(path) if ending == "h5ad" else whole.write_zarr(path)
+    some, same = read(path, at_most=3, seed=5), read(whole, at_most=3, seed=5)
+    assert some.n_obs == 3
+    assert list(some.obs_names) == list(same.obs_names)
+    assert (sp.csr_matrix(some.X) != sp.csr_matrix(same.X)).nnz == 0
+    assert read(path, at_most=10**6).n_obs == whole.n_obs

@@ -31,7 +31,7 @@ class AutoencoderConfig(_Checked):
     dropout: float = 0.1
     label_dropout: float = 0.1  # share of cells that train with a label left open, so that it can be left open later
     kl_weight: float = 0.05  # below 1: latents keep more of a cell than a pure variational bound would; near 0 they keep its noise
-    encoder_sd: float = 0.003  # scale of the prior on each gene's weights into the network; without it a few thousand cells are overfitted in ten epochs
+    encoder_sd: float = 0.003  # scale of the prior on each gene's weights into the network; without it a few thousand cells are soon overfitted
     decoder_sd: float = 0.03  # the same for the weights out of the network
     slope_sd: float = 0.5  # sd of the prior on the power of its mean that a gene's dispersion follows
     dispersion_rate: float = 20.0  # dispersions learn this much faster: at the networks' own rate they stay near their start

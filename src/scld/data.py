@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def read(source: AnnData | str | Path, layer: str | None = None) -> AnnData:
+def read(source: AnnData | str | Path, layer: str | None = None, *, at_most: int | None = None, seed: int = 0) -> AnnData:
     """Read cells: the matrix, ``obs`` and the gene names, and nothing else that a file may hold.
 
     Parameters
@@ -32,6 +32,10 @@ def read(source: AnnData | str | Path, layer: str | None = None) -> AnnData:
         An AnnData in memory (returned as it is where ``layer`` is None), or the path of an ``.h5ad`` file or ``.zarr`` store.
     layer
         The layer to take as the matrix; ``X`` if None.
+    at_most
+        Take so many cells at random where there are more; of a file only their rows are read.
+    seed
+        Of the choice of cells.
 
     Returns
     -------
@@ -52,15 +56,22 @@ def read(source: AnnData | str | Path, layer: str | None = None) -> AnnData:
     import anndata as ad
 
     if isinstance(source, str | Path):
-        return _read_path(Path(source).expanduser(), layer)
+        return _read_path(Path(source).expanduser(), layer, at_most, seed)
     if not isinstance(source, ad.AnnData):
         raise DataError(f"source: got {type(source).__name__}; pass an AnnData, or the path of an .h5ad file or .zarr store")
     cells = source.to_memory() if source.isbacked else source
     _check_layer(layer, list(cells.layers), "the AnnData")
+    rows = _chosen(cells.n_obs, at_most, seed)
+    cells = cells if rows is None else cells[rows]
     return cells if layer is None else _bare(cells.layers[layer], cells.obs, cells.var_names, f"layer {layer!r}", list(cells.layers))
 
 
-def _read_path(path: Path, layer: str | None) -> AnnData:
+def _chosen(cells: int, at_most: int | None, seed: int) -> np.ndarray | None:
+    """Rows to take, in order; None for all."""
+    return None if at_most is None or cells <= at_most else np.sort(np.random.default_rng(seed).choice(cells, at_most, replace=False))
+
+
+def _read_path(path: Path, layer: str | None, at_most: int | None, seed: int) -> AnnData:
     import anndata as ad
 
     if not path.exists():
@@ -73,13 +84,27 @@ def _read_path(path: Path, layer: str | None) -> AnnData:
             _check_layer(layer, layers, one_line(path))
             parts = ["X" if layer is None else f"layers/{layer}", "obs", "var"]
             _check_parts(parts, store, one_line(path), layers)
-            matrix, obs, var = (ad.io.read_elem(store[part]) for part in parts)
+            obs, var = (ad.io.read_elem(store[part]) for part in parts[1:])
+            rows = _chosen(len(obs), at_most, seed)
+            matrix = ad.io.read_elem(store[parts[0]]) if rows is None else _rows_of(store[parts[0]], rows)
+            obs = obs if rows is None else obs.iloc[rows]
             return _bare(matrix, obs, var.index, f"{one_line(path)}: {'X' if layer is None else f'layer {layer!r}'}", layers)
     except DataError:
         raise
     except Exception as error:  # HDF5, zarr and anndata each raise their own
         advice = "it is damaged, cut short, or not an AnnData file: copy, download or write it again"
         raise DataError(f"{one_line(path)}: cannot be read ({one_line(error)}); {advice}") from error
+
+
+def _rows_of(stored: Any, rows: np.ndarray) -> Any:
+    """Some rows of a stored matrix; only one stored by columns has to be read whole for it."""
+    import anndata as ad
+
+    if not hasattr(stored, "keys"):
+        return stored.oindex[rows] if hasattr(stored, "oindex") else stored[rows]  # zarr or HDF5
+    if stored.attrs["encoding-type"] == "csr_matrix":
+        return ad.io.sparse_dataset(stored)[rows]
+    return ad.io.read_elem(stored).tocsr()[rows]
 
 
 @contextlib.contextmanager

@@ -51,7 +51,8 @@ class Evidence:
         notes: list[str] = []
         logs = _log_names(log_normalised, list(synthetic))
         real = {name: _read(name, source, layer) for name, source in (("train", train), ("test", test)) if source is not None}
-        made = {name: _made(name, source, None if name in logs else layer, notes) for name, source in synthetic.items()}
+        most = 10 * max_cells  # more than any figure uses, of any type; read at random, so that memory does not grow with the set
+        made = {name: _made(name, source, None if name in logs else layer, most, seed, notes) for name, source in synthetic.items()}
         shared = _shared_genes({**real, **made}, genes, notes)
         everything = {**real, **made}
         labels = {name: _labels(name, adata, label) for name, adata in everything.items()}
@@ -66,9 +67,8 @@ class Evidence:
         rng = np.random.default_rng(seed)
         train_cells, test_cells = (cells["train"], cells["test"]) if test is not None else _split(cells["train"], rng, notes)
         _say(notes, label, types, sorted(logs), donor, real)
-        most = 10 * max_cells
         train_cells, test_cells = _thin("train", train_cells, most, rng, notes), _thin("test", test_cells, most, rng, notes)
-        sets = {name: _thin(name, cells[name], most, rng, notes) for name in made}
+        sets = {name: cells[name] for name in made}
         _say_missing(notes, types, test_cells, sets)
         return cls(train_cells, test_cells, sets, types, shared, notes, checks, whole)
 
@@ -83,22 +83,25 @@ def _log_names(log_normalised: bool | Sequence[str], names: list[str]) -> set[st
     return set(asked)
 
 
-def _read(name: str, source: Any, layer: str | None) -> AnnData:
+def _read(name: str, source: Any, layer: str | None, at_most: int | None = None, seed: int = 0) -> AnnData:
     try:
-        return data.read(source, layer)
+        return data.read(source, layer, at_most=at_most, seed=seed)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
 
 
-def _made(name: str, source: Any, layer: str | None, notes: list[str]) -> AnnData:
+def _made(name: str, source: Any, layer: str | None, most: int, seed: int, notes: list[str]) -> AnnData:
     """A synthetic set: few tools write the layers of their training data, so where the layer is missing X is taken, and said."""
     try:
-        return _read(name, source, layer)
+        made = _read(name, source, layer, most, seed)
+        if made.n_obs == most:
+            notes.append(f"{name}: {most:,} cells, drawn at random where there are more, are read; every figure and check is of these.")
+        return made
     except DataError as error:
         if layer is None or "; its layers: " not in str(error):
             raise
     notes.append(f"{name}: has no layer {layer!r}, so X is used.")
-    return _read(name, source, None)
+    return _made(name, source, None, most, seed, notes)
 
 
 def _shared_genes(sets: Mapping[str, AnnData], genes: str, notes: list[str]) -> list[str]:
