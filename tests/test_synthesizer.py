@@ -92,7 +92,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("part", ["autoencoder", "denoiser"])
 def test_an_interrupted_fit_goes_on(cells, tmp_path, monkeypatch, part):
     """In the middle of either training; the end is that of an uninterrupted fit, and nothing of the interruption is left."""
-    training = {**QUICK, "rounds": 4, "save_seconds": -1.0}
+    training = {**QUICK, "rounds": 4, "save_seconds": 0.0}
     config = Config.from_dict({**TINY, "autoencoder_training": training, "denoiser_training": training})
     whole = fit(cells, config=config)
     usual, rounds = scld.synthesizer.train, []

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +21,12 @@ from scld.autoencoder import Autoencoder, Batch
 from scld.config import Config
 from scld.data import count_matrix, read
 from scld.denoiser import Denoiser
-from scld.errors import DataError, RequestError, nearest
+from scld.errors import DataError, RequestError
 from scld.generator import Generator, Plan
 from scld.latents import Latents
 from scld.progress import bars
-from scld.sampler import schedule
-from scld.schema import MISSING, Schema
+from scld.request import plan_of, wanted, whole
+from scld.schema import Schema
 from scld.train import train
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Synthesizer:
     def __init__(self, labels: Sequence[str] | str = (), *, config: Config | None = None, seed: int = 0, device: str = "auto") -> None:
         self.labels = [labels] if isinstance(labels, str) else list(labels)
         self.config = config or Config()
-        self.seed = _whole("seed", seed, 0)
+        self.seed = whole("seed", seed, 0)
         self.device = _device(device)
         self._generator: Generator | None = None
 
@@ -220,9 +219,9 @@ class Synthesizer:
         [2, 2, 1]
         """
         generator = self._require_fit()
-        batch_size = _whole("batch_size", batch_size, 1)
-        plan = self._plan(guidance, steps, seed)
-        codes, names = self._wanted(n, where, obs, plan.seed)
+        batch_size = whole("batch_size", batch_size, 1)
+        plan = plan_of(guidance, steps, seed, self.labels, self.config.sampling)
+        codes, names = wanted(n, where, obs, self.schema, plan.seed)
         settings = {
             "version": __version__,
             "seed": plan.seed,
@@ -252,52 +251,6 @@ class Synthesizer:
                     update(stop, "")
                     yield ad.AnnData(X=matrix, obs=obs, var=var.copy(), uns={"scld": dict(settings)})
                     start = stop
-
-    def _wanted(self, n: int | None, where: Mapping[str, object] | None, obs: pd.DataFrame | None, seed: int) -> tuple[np.ndarray, pd.Index | None]:
-        """Label codes ``[cells, labels]``, and the cells' names where a table gives them."""
-        random = np.random.Generator(np.random.Philox(key=np.array([seed, 2**64 - 1], dtype=np.uint64)))  # no page has this number
-        if obs is None:
-            n = _whole("n", n, 1)
-            return self.schema.draw(n, where, random), None
-        if n is not None or where is not None:
-            raise RequestError("obs: got n or where as well; the table alone says which cells to make: leave the others out")
-        self._check_table(obs)
-        codes = self.schema.codes(obs)
-        for row in np.unique(codes[(codes == MISSING).any(axis=1)], axis=0):
-            same = np.flatnonzero((codes == row).all(axis=1))
-            fixed = {label.name: label.categories[code] for label, code in zip(self.schema.labels, row, strict=True) if code != MISSING}
-            codes[same] = self.schema.draw(len(same), fixed, random)
-        return codes, pd.Index(obs.index.astype(str))
-
-    def _check_table(self, obs: pd.DataFrame) -> None:
-        if not isinstance(obs, pd.DataFrame):
-            raise RequestError(f"obs: got {type(obs).__name__}; pass a pandas DataFrame with one row a cell and a column a label")
-        if not self.labels:
-            raise RequestError("obs: this model was fitted without labels; pass the number of cells, or fit again with labels=[...]")
-        columns = list(map(str, obs.columns))
-        if not len(obs) or not set(self.labels) & set(columns):
-            raise RequestError(f"obs: {len(obs)} rows with columns {columns}; pass one row a cell and at least one of the labels {self.labels}")
-        for label in self.labels:
-            if columns.count(label) > 1:
-                raise RequestError(f"obs: {columns.count(label)} columns are named {label!r}; drop all but one")
-            near = "" if label in columns else nearest(label, [column for column in columns if column not in self.labels])
-            if near:
-                raise RequestError(f"obs: no column {label!r}{near} Rename it, or drop it to leave {label!r} open")
-
-    def _plan(self, guidance: float | Mapping[str, float] | None, steps: int | None, seed: int) -> Plan:
-        sampling = self.config.sampling
-        steps = _whole("steps", sampling.steps if steps is None else steps, 1, 10_000)
-        seed = _whole("seed", seed, 0)
-        if guidance and not self.labels:
-            raise RequestError("guidance: this model was fitted without labels, so there are none to follow; leave it out, or fit again with labels=[...]")
-        given = sampling.guidance if guidance is None else guidance
-        by_label = dict.fromkeys(self.labels, sampling.guidance) | dict(given) if isinstance(given, Mapping) else dict.fromkeys(self.labels, given)
-        for name, weight in by_label.items():
-            if name not in self.labels:
-                raise RequestError(f"guidance: {name!r} is not a label of this model; labels: {', '.join(self.labels)}{nearest(str(name), self.labels)}")
-            if not isinstance(weight, Real) or not 0 <= weight <= 100:
-                raise RequestError(f"guidance: got {weight!r}; allowed are numbers from 0 to 100 (1 follows the labels, 1.5 to 3 exaggerates them)")
-        return Plan(schedule(steps, sampling.sigma_min, sampling.sigma_max, sampling.rho), tuple(map(float, by_label.values())), seed)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save to a checkpoint directory of JSON, CSV and safetensors: see `scld.checkpoint`."""
@@ -371,12 +324,6 @@ def _split(codes: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 def _part(resume: Path | None, name: str) -> Path | None:
     return None if resume is None else resume / name
-
-
-def _whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-        raise RequestError(f"{name}: got {value!r}; allowed are whole numbers from {least} to {most:,}")
-    return int(value)
 
 
 def _device(name: str) -> torch.device:

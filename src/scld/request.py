@@ -1,0 +1,71 @@
+"""What is asked of a fitted model, checked: which cells, and how to sample them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+
+import numpy as np
+import pandas as pd
+
+from scld.config import SamplingConfig
+from scld.errors import RequestError, nearest
+from scld.generator import Plan
+from scld.sampler import schedule
+from scld.schema import MISSING, Schema
+
+
+def wanted(n: int | None, where: Mapping[str, object] | None, obs: pd.DataFrame | None, schema: Schema, seed: int) -> tuple[np.ndarray, pd.Index | None]:
+    """Label codes ``[cells, labels]``, and the cells' names where a table gives them."""
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, 2**64 - 1], dtype=np.uint64)))  # no page has this number
+    if obs is None:
+        n = whole("n", n, 1)
+        return schema.draw(n, where, random), None
+    if n is not None or where is not None:
+        raise RequestError("obs: got n or where as well; the table alone says which cells to make: leave the others out")
+    _check_table(obs, [label.name for label in schema.labels])
+    codes = schema.codes(obs)
+    for row in np.unique(codes[(codes == MISSING).any(axis=1)], axis=0):
+        same = np.flatnonzero((codes == row).all(axis=1))
+        fixed = {label.name: label.categories[code] for label, code in zip(schema.labels, row, strict=True) if code != MISSING}
+        codes[same] = schema.draw(len(same), fixed, random)
+    return codes, pd.Index(obs.index.astype(str))
+
+
+def _check_table(obs: pd.DataFrame, labels: Sequence[str]) -> None:
+    if not isinstance(obs, pd.DataFrame):
+        raise RequestError(f"obs: got {type(obs).__name__}; pass a pandas DataFrame with one row a cell and a column a label")
+    if not labels:
+        raise RequestError("obs: this model was fitted without labels; pass the number of cells, or fit again with labels=[...]")
+    columns = list(map(str, obs.columns))
+    if not len(obs) or not set(labels) & set(columns):
+        raise RequestError(f"obs: {len(obs)} rows with columns {columns}; pass one row a cell and at least one of the labels {labels}")
+    for label in labels:
+        if columns.count(label) > 1:
+            raise RequestError(f"obs: {columns.count(label)} columns are named {label!r}; drop all but one")
+        near = "" if label in columns else nearest(label, [column for column in columns if column not in labels])
+        if near:
+            raise RequestError(f"obs: no column {label!r}{near} Rename it, or drop it to leave {label!r} open")
+
+
+def plan_of(guidance: float | Mapping[str, float] | None, steps: int | None, seed: int, labels: Sequence[str], sampling: SamplingConfig) -> Plan:
+    """How to sample; what is left out comes from the settings."""
+    steps = whole("steps", sampling.steps if steps is None else steps, 1, 10_000)
+    seed = whole("seed", seed, 0)
+    if guidance and not labels:
+        raise RequestError("guidance: this model was fitted without labels, so there are none to follow; leave it out, or fit again with labels=[...]")
+    given = sampling.guidance if guidance is None else guidance
+    by_label = dict.fromkeys(labels, sampling.guidance) | dict(given) if isinstance(given, Mapping) else dict.fromkeys(labels, given)
+    for name, weight in by_label.items():
+        if name not in labels:
+            raise RequestError(f"guidance: {name!r} is not a label of this model; labels: {', '.join(labels)}{nearest(str(name), labels)}")
+        if not isinstance(weight, Real) or not 0 <= weight <= 100:
+            raise RequestError(f"guidance: got {weight!r}; allowed are numbers from 0 to 100 (1 follows the labels, 1.5 to 3 exaggerates them)")
+    return Plan(schedule(steps, sampling.sigma_min, sampling.sigma_max, sampling.rho), tuple(map(float, by_label.values())), seed)
+
+
+def whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
+    """A whole number within bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        raise RequestError(f"{name}: got {value!r}; allowed are whole numbers from {least} to {most:,}")
+    return int(value)
