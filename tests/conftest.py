@@ -1,4 +1,5 @@
 import pytest
+import torch
 from small import TINY, make_cells
 
 import scld
@@ -26,3 +27,8 @@ def saved(synth, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "model.scld"
     synth.save(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _same_noise_every_time():
+    torch.manual_seed(0)
