@@ -67,5 +67,6 @@ def plan_of(guidance: float | Mapping[str, float] | None, steps: int | None, see
 def whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
     """A whole number within bounds."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-        raise RequestError(f"{name}: got {value!r}; allowed are whole numbers from {least} to {most:,}")
+        upto = f" to {most:,}" if most < 2**63 - 1 else ""
+        raise RequestError(f"{name}: got {value!r}; allowed are whole numbers from {least}{upto}")
     return int(value)
