@@ -35,7 +35,8 @@ def make(data: Path, folder: Path, cells: int) -> None:
     counts.data = rng.permutation(counts.data)
     train.write_h5ad(folder / "train.h5ad")
     test.write_h5ad(folder / "test.h5ad")
-    ad.AnnData(counts, obs=train.obs.iloc[rows].reset_index(drop=True), var=train.var).write_h5ad(folder / "synthetic.h5ad")
+    obs = train.obs.iloc[rows].set_index(np.arange(cells).astype(str))
+    ad.AnnData(counts, obs=obs, var=train.var).write_h5ad(folder / "synthetic.h5ad")
 
 
 def measure(folder: Path) -> None:
