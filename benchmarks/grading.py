@@ -4,7 +4,8 @@
 
 The cells are split in three: training, test, and fresh cells that play the synthetic set. The fresh ones are spoilt four ways, in a growing share: replaced by
 per-type Poisson cells; given another cell's label; their counts thinned; replaced by copies of training cells. The table has one row a figure and one
-column a way: how much worse the figure is at each share, in units of its spread between halvings at none; `up` marks a figure that never turns back.
+column a way: how much worse the figure is at each share, in units of its spread between halvings at none (as it is, where
+it is measured once); `up` marks a figure that never turns back.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def main() -> None:
     table = scld.evaluate(train, test, sets, LABEL, baselines=False).table
     table = table[(table["scope"] == "overall") & table["floor"].notna()].assign(bad=badness)
     bad = table.pivot(index="figure", columns="set", values="bad").reindex(table["figure"].unique())
-    spread = table[table["set"] == "none"].set_index("figure")["sd"].clip(lower=1e-6)
+    spread = table[table["set"] == "none"].set_index("figure")["sd"].fillna(1.0).clip(lower=1e-6)
     shown = pd.DataFrame(index=bad.index)
     for name in spoils:
         steps = bad[["none", *(f"{name} {share}" for share in SHARES)]]
