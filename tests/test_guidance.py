@@ -3,11 +3,12 @@ import torch
 
 from scld.config import DenoiserConfig
 from scld.denoiser import Denoiser
-from scld.guidance import OPEN, pre_guided
+from scld.guidance import pre_guided
+from scld.schema import MISSING
 
 X, SIGMA = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.linspace(0.1, 5, 6)
 LABELS = torch.tensor([[0, 1], [1, 0], [1, 2], [0, 0], [1, 1], [0, 2]])
-OPEN_BOTH = torch.full_like(LABELS, OPEN)
+OPEN_BOTH = torch.full_like(LABELS, MISSING)
 OPEN_SECOND = torch.stack([LABELS[:, 0], OPEN_BOTH[:, 1]], dim=1)
 
 
@@ -62,7 +63,7 @@ def test_the_score_is_that_of_the_sharpened_law(weight):
 
     def log_law(x, sigma, label):
         parts = torch.distributions.Normal(centres, (1 + sigma[0] ** 2).sqrt()).log_prob(x)
-        return parts[:, [label]] if label != OPEN else parts.logsumexp(1, keepdim=True) - torch.log(torch.tensor(2.0))
+        return parts[:, [label]] if label != MISSING else parts.logsumexp(1, keepdim=True) - torch.log(torch.tensor(2.0))
 
     def score(x, law):
         x = x.clone().requires_grad_()
@@ -73,7 +74,7 @@ def test_the_score_is_that_of_the_sharpened_law(weight):
 
     x, sigma = torch.linspace(-4, 4, 9, dtype=torch.float64)[:, None], torch.full((9,), 0.8, dtype=torch.float64)
     denoised = pre_guided(denoiser, torch.ones(9, 1, dtype=torch.long), [weight])(x, sigma)
-    expected = score(x, lambda at: (1 - weight) * log_law(at, sigma, OPEN) + weight * log_law(at, sigma, 1))
+    expected = score(x, lambda at: (1 - weight) * log_law(at, sigma, MISSING) + weight * log_law(at, sigma, 1))
     torch.testing.assert_close((denoised - x) / sigma[:, None] ** 2, expected)
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from scld.config import AutoencoderConfig
 from scld.likelihood import log_likelihood
+from scld.schema import MISSING
 
 
 class Batch(NamedTuple):
@@ -178,7 +179,7 @@ def drop_labels(labels: Tensor, share: float) -> Tensor:
     """Leave labels ``[cells, labels]`` open: in a share of the cells all of them, and in the others a share of each."""
     each = torch.rand(labels.shape, device=labels.device) < share * (labels.shape[1] > 1)
     every = torch.rand(len(labels), 1, device=labels.device) < share
-    return torch.where(each | every, -1, labels)
+    return torch.where(each | every, MISSING, labels)
 
 
 def _sparse(starts: Tensor, genes: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -32,7 +32,7 @@ class Evidence:
     genes: list[str]
     notes: list[str]
     validity: dict[str, dict[str, bool]]
-    whole: dict[str, dict[str, float]]  # the figures of all cells of a set against all training cells, before any are left aside
+    whole: dict[str, dict[str, float]]  # the figures of all cells read of a set against all training cells
 
     @classmethod
     def of(

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from scld.sampler import Denoise
+from scld.schema import MISSING
 
 ConditionalDenoise = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, sigma, label codes) -> x_hat
-OPEN = -1  # the code of a label left open
 
 
 def pre_guided(denoiser: ConditionalDenoise, labels: Tensor, weights: Sequence[float]) -> Denoise:
@@ -57,5 +57,5 @@ def pre_guided(denoiser: ConditionalDenoise, labels: Tensor, weights: Sequence[f
 
 def _only_first(labels: Tensor, count: int) -> Tensor:
     known = labels.clone()
-    known[:, count:] = OPEN
+    known[:, count:] = MISSING
     return known

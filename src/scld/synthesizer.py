@@ -316,7 +316,8 @@ def _split(codes: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Cells to train on, and cells to stop by: none of a rare category, unless all are rare."""
     rarest = np.full(len(codes), len(codes))
     for column in codes.T:
-        rarest = np.minimum(rarest, np.unique(column, return_inverse=True, return_counts=True)[2][np.unique(column, return_inverse=True)[1]])
+        _, category, cells = np.unique(column, return_inverse=True, return_counts=True)
+        rarest = np.minimum(rarest, cells[category])
     spare = np.flatnonzero(rarest >= min(_SPARE_NONE_BELOW, rarest.max()))
     held_out = np.random.default_rng(seed).choice(spare, size=max(1, round(share * len(spare))), replace=False)
     return torch.from_numpy(np.setdiff1d(np.arange(len(codes)), held_out)), torch.from_numpy(np.sort(held_out))
