@@ -121,6 +121,57 @@ def test_labels_and_categories_may_hold_an_equals_sign(tiny, tmp_path):
     assert '"a=b": 2.0' in made.uns["scld"]["guidance"]
 
 
+def test_guidance_within_an_interval_and_combinations_that_training_never_saw(tiny, tmp_path):
+    cells = make_cells()
+    cells.obs["donor"] = (cells.obs["cell_type"] == "B").astype(int)
+    cells.write_h5ad(tmp_path / "real.h5ad")
+    done("fit", tmp_path / "real.h5ad", "-l", "cell_type", "-l", "donor", "-o", tmp_path / "a.scld")
+    where, how = ("-w", "cell_type=B", "-w", "donor=0"), ("-g", 3, "--guidance-interval", 0.1, 5)
+    words = ("sample", tmp_path / "a.scld", "-n", 30, *where, *how, "-o", tmp_path / "cells.h5ad")
+    assert "--unseen" in refused(*words)
+    done(*words, "--unseen")
+    made = ad.read_h5ad(tmp_path / "cells.h5ad")
+    expected = scld.load(tmp_path / "a.scld").sample(
+        30, where={"cell_type": "B", "donor": 0}, guidance=3.0, guidance_interval=(0.1, 5.0), unseen=True, progress=False
+    )
+    assert (made.X != expected.X).nnz == 0
+    assert made.obs["seen_in_training"].tolist() == [False] * 30
+
+
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
+@pytest.mark.parametrize(
+    ("words", "to"), [(["--to", 50], 50), (["--to", "balance"], "balance"), (["--to", "B=60", "--to", "T=45"], {"B": 60, "T": 45})], ids=str
+)
+def test_augment_is_the_augment_of_python(saved, synth, source, tmp_path, ending, words, to):
+    cells = ad.read_h5ad(source)
+    cells.obs["name"], cells.X = cells.obs_names.astype(str), cells.X.toarray()
+    cells.write_h5ad(source)
+    path = tmp_path / f"more{ending}"
+    done("augment", saved, source, "--label", "cell_type", *words, "--seed", 3, "-o", path)
+    made = ad.read_h5ad(path) if ending == ".h5ad" else ad.read_zarr(path)
+    expected = synth.augment(source, "cell_type", to, seed=3, progress=False)
+    np.testing.assert_array_equal(made.X, expected.X)
+    pd.testing.assert_frame_equal(made.obs, expected.obs, check_index_type=False, check_column_type=False, check_dtype=False, check_categorical=False)
+
+
+def test_transfer_is_the_transfer_of_python(saved, synth, source, tmp_path):
+    words = ("--set", "donor=1", "--set", "cell_type=NK", "--strength", 0.3, "-g", 2, "--seed", 3, "--steps", 9)
+    assert "Wrote 120 cells x 30 genes" in done("transfer", saved, source, *words, "-o", tmp_path / "cells.h5ad")
+    made = ad.read_h5ad(tmp_path / "cells.h5ad")
+    expected = synth.transfer(make_cells(), {"donor": 1, "cell_type": "NK"}, strength=0.3, guidance=2.0, seed=3, steps=9, progress=False)
+    assert (made.X != expected.X).nnz == 0
+    pd.testing.assert_frame_equal(made.obs, expected.obs)
+
+
+def test_interpolate_is_the_interpolate_of_python(saved, synth, tmp_path):
+    words = ("--from", "cell_type=B", "--from", "donor=0", "--to", "cell_type=T", "--to", "cell_type=NK", "-n", 20)
+    assert "Wrote 20 cells x 30 genes" in done("interpolate", saved, *words, "-o", tmp_path / "cells.h5ad")
+    made = ad.read_h5ad(tmp_path / "cells.h5ad")
+    expected = synth.interpolate({"cell_type": "B", "donor": 0}, {"cell_type": ["T", "NK"]}, 20, progress=False)
+    assert (made.X != expected.X).nnz == 0
+    pd.testing.assert_frame_equal(made.obs, expected.obs)
+
+
 def test_info_says_what_is_inside(saved):
     said = run("info", saved).stdout
     for words in ["120 training cells", "30 genes (1 never seen)", "cell_type: B (40), NK (40), T (40)", "donor: 0 (60), 1 (60)", "autoencoder:", "denoiser:"]:
@@ -165,6 +216,21 @@ OUT = ("-o", "cells.h5ad")
         (("sample", "{saved}", "--obs", "{source}", *OUT), "not a readable CSV"),
         (("sample", "{saved}", "--obs", "empty.csv", *OUT), "not a readable CSV"),
         (("sample", "{saved}", "--obs", ".", *OUT), "--obs: .: not a readable CSV"),
+        (("sample", "{saved}", "-n", "3", "--guidance-interval", "3", "1", *OUT), "guidance_interval: got (3.0, 1.0)"),
+        (("augment", "{saved}", "{source}", "-l", "type", "--to", "9", *OUT), "label: 'type' is not a label"),
+        (("augment", "{saved}", "{source}", "-l", "cell_type", "--to", "many", *OUT), "--to: got many; write one number"),
+        (("augment", "{saved}", "{source}", "-l", "cell_type", "--to", "9", "--to", "B=9", *OUT), "--to: got 9 and B=9"),
+        (("augment", "{saved}", "{source}", "-l", "cell_type", "--to", "B=-9", *OUT), "--to: got B=-9"),
+        (("augment", "{saved}", "{source}", "-l", "cell_type", "--to", "0", *OUT), "to: got 0"),
+        (("augment", "{saved}", "nowhere.h5ad", "-l", "cell_type", "--to", "9", *OUT), "nowhere.h5ad: no such file"),
+        (("augment", "nowhere", "nowhere.h5ad", "-l", "cell_type", "--to", "9", "-o", "{source}"), "exists already"),
+        (("transfer", "{saved}", "{source}", "--set", "donor", *OUT), "--set: got 'donor'; write LABEL=CATEGORY"),
+        (("transfer", "{saved}", "{source}", "--set", "donor=7", *OUT), "no category '7'"),
+        (("transfer", "{saved}", "{source}", "--set", "donor=1", "--strength", "2", *OUT), "strength: got 2.0"),
+        (("transfer", "{saved}", "{source}", "--set", "donor=1", "--layer", "raw", *OUT), "layer 'raw'"),
+        (("interpolate", "{saved}", "--from", "cell_type=B", "--to", "cell_type=Q", "-n", "5", *OUT), "no category 'Q'"),
+        (("interpolate", "{saved}", "--from", "cell_type", "--to", "cell_type=B", "-n", "5", *OUT), "--from: got 'cell_type'"),
+        (("interpolate", "{saved}", "--from", "cell_type=B", "--to", "donor=1", "-n", "1", *OUT), "n: got 1"),
         (("info", "nowhere"), "no such checkpoint"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -217,12 +283,12 @@ def test_more_cells_than_memory_holds_is_one_line_too(saved, tmp_path):
     assert "Unable to allocate" in refused("sample", saved, "-n", 10**17, "-o", tmp_path / "cells.h5ad", "--quiet")
 
 
-@pytest.mark.parametrize("command", ["", "fit", "sample", "info", "demo"])
+@pytest.mark.parametrize("command", ["", "fit", "sample", "augment", "transfer", "interpolate", "info", "demo"])
 def test_help_has_examples_that_parse(command):
     words = [command] * bool(command)
     said = run(*words, "--help").output
     if not command:
-        assert all(name in said for name in ("fit", "sample", "info", "demo"))
+        assert all(name in said for name in ("fit", "sample", "augment", "transfer", "interpolate", "info", "demo"))
         return
     examples = [line.strip() for line in said.splitlines() if line.strip().startswith("scld ")]
     assert examples

@@ -585,6 +585,28 @@ def test_draw_of_what_fits_one_combination_only():
     assert len(drawn(0, None)) == 0
 
 
+def test_draw_of_what_training_never_saw_together_when_allowed():
+    """NK cells are of donor 3 alone. A list that no cell fits follows the frequencies of its categories, each label alone."""
+    schema, random = Schema.of(OBS, ["type", "donor"]), np.random.default_rng(0)
+    codes = schema.draw(4_000, {"type": "NK", "donor": [1, 2]}, random, unseen=True)
+    made = schema.frame(codes)
+    assert set(made["type"]) == {"NK"}
+    kept = OBS["donor"][(OBS["type"] == "NK") | OBS["donor"].isin([1, 2])]  # cells that have one of the two; donor 3 is drawn again
+    among = OBS["donor"][OBS["donor"].isin([1, 2])].value_counts(normalize=True)
+    expected = [(kept == donor).sum() + (kept == 3).sum() * among[donor] for donor in (1, 2)]
+    observed = made["donor"].astype(int).value_counts()[[1, 2]]
+    assert chisquare(observed, np.array(expected) / sum(expected) * 4_000).pvalue > 1e-3
+    assert not schema.seen(codes).any()
+
+
+def test_seen_is_what_training_had_together_and_what_is_missing_does_not_count():
+    schema = Schema.of(OBS, ["type", "donor"])
+    codes = schema.codes(pd.DataFrame({"type": ["NK", "NK", None, "NK", None], "donor": [3, 1, 1, None, None]}))
+    assert schema.seen(codes).tolist() == [True, False, True, True, True]
+    assert schema.seen(schema.codes(OBS)).all()
+    assert Schema.of(OBS, []).seen(np.zeros((2, 0), int)).tolist() == [True, True]
+
+
 def test_draw_repeats_with_its_seed():
     pd.testing.assert_frame_equal(drawn(100, None), drawn(100, None))
     assert not drawn(100, None).equals(drawn(100, None, seed=1))
@@ -604,7 +626,7 @@ def test_missing_labels_are_drawn_as_often_as_they_were_missing():
         ({3: "B"}, ["where: 3", "labels: 'type', 'donor'"]),
         ({"type": "b"}, ["label 'type'", "no category 'b'", "did you mean 'B'?"]),
         ({"type": ["B", "Tt"]}, ["label 'type'", "no category 'Tt'"]),
-        ({"type": "NK", "donor": 1}, ["where: no training cell has type='NK', donor=1", "sample(obs="]),
+        ({"type": "NK", "donor": 1}, ["where: no training cell has type='NK', donor=1", "unseen=True"]),
         ({"type": pd.Series(["NK", "NK"]), "donor": 1}, ["where: no training cell has"]),
         ({"type": None}, ["where: no training cell has type=None"]),
         ({"type": []}, ["where: 'type'", "empty list"]),

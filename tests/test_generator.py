@@ -7,10 +7,10 @@ import scipy.sparse as sp
 import torch
 from small import make_cells
 
-from scld.autoencoder import Autoencoder
+from scld.autoencoder import Autoencoder, Batch
 from scld.config import AutoencoderConfig, DenoiserConfig
 from scld.denoiser import Denoiser
-from scld.generator import PAGE, Generator, Plan
+from scld.generator import PAGE, Generator, Plan, Start, alone
 from scld.sampler import schedule
 
 COUNTS = sp.csr_matrix(make_cells(60, 12).X)
@@ -34,8 +34,8 @@ def generator():
     return make()
 
 
-def cells(generator, codes=CODES, plan=PLAN):
-    return sp.csr_matrix(sp.vstack(list(generator.pages(codes, plan))))
+def cells(generator, codes=CODES, plan=PLAN, start=None):
+    return sp.csr_matrix(sp.vstack(list(generator.pages(codes, plan, start))))
 
 
 def same(one, other):
@@ -81,6 +81,65 @@ def test_pages_differ(generator):
     assert abs(np.corrcoef(sizes)[0, 1]) < 5 / np.sqrt(PAGE)
     one_latent = cells(replace(generator, scale=torch.zeros(5)), np.zeros((2 * PAGE, 1), np.int64))
     assert not same(one_latent[:PAGE], one_latent[PAGE:])
+
+
+POINTS = np.random.default_rng(1).standard_normal((1000, 5)).astype(np.float32)
+PART = replace(PLAN, sigmas=schedule(20, 0.01, 20.0, 7.0, 0.5))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_cells_with_a_start_are_the_same_for_any_number_of_threads_too(generator, threads, keep):
+    threads(1)
+    alone_ = cells(generator, plan=PART, start=Start(POINTS, keep))
+    threads(4)
+    assert same(alone_, cells(generator, plan=PART, start=Start(POINTS, keep)))
+    assert same(alone_[:300], cells(generator, CODES[:300], PART, Start(POINTS[:300], keep)))
+
+
+def normal(x, sigma, labels):
+    """The exact denoiser of standard normal data; its flow keeps a point in units of sd."""
+    return x / (1 + sigma[:, None] ** 2)
+
+
+@pytest.mark.parametrize("strength", [0.02, 0.1, 0.3, 0.6])
+def test_a_start_is_kept_but_for_the_noise_it_was_given(generator, strength):
+    """For normal data in closed form: x = (start + sigma noise) / sqrt(1 + sigma^2)."""
+    exact = replace(generator, denoiser=normal)
+    plan = Plan(schedule(400, 1e-3, 20.0, 7.0, strength), (1.0,), 3)
+    noise = exact.latents(0, CODES[:PAGE], replace(plan, sigmas=torch.tensor([1e-9, 1e-10, 0.0])), Start(0 * POINTS[:PAGE], False)) / 1e-9
+    reached = exact.latents(0, CODES[:PAGE], plan, Start(POINTS[:PAGE], False))
+    expected = (torch.from_numpy(POINTS[:PAGE]) + plan.sigmas[0] * noise) / (1 + plan.sigmas[0] ** 2).sqrt()
+    torch.testing.assert_close(reached, expected, rtol=0, atol=0.02)
+    if strength == 0.02:
+        torch.testing.assert_close(reached, torch.from_numpy(POINTS[:PAGE]), rtol=0, atol=0.05)
+
+
+def test_a_kept_library_size_is_that_of_the_start(generator):
+    for strength in (0.1, 0.9):
+        plan, start = replace(PLAN, sigmas=schedule(20, 0.01, 20.0, 7.0, strength)), Start(POINTS[:PAGE], True)
+        assert torch.equal(generator.latents(0, CODES[:PAGE], plan, start)[:, -1], torch.from_numpy(POINTS[:PAGE, -1]))
+
+
+def test_codes_are_the_posterior_means_in_units_of_the_latents(generator):
+    """And those of a cell do not depend on how many there are."""
+    counts = sp.csr_matrix(make_cells(600, 12).X)
+    points = alone(lambda: generator.encode(counts))
+    mean = generator.autoencoder.encode(Batch.of(counts, np.zeros((600, 1), np.int64)))[0]
+    np.testing.assert_allclose(points * generator.scale.numpy() + generator.centre.numpy(), mean.detach().numpy(), atol=1e-5)
+    np.testing.assert_array_equal(points[:PAGE], alone(lambda: generator.encode(counts[:PAGE])))
+
+
+def test_work_done_alone_is_done_by_one_thread(threads):
+    threads(3)
+    assert alone(torch.get_num_threads) == 1
+    assert torch.get_num_threads() == 3
+
+
+def test_an_interval_reaches_the_sampler(generator):
+    usual = cells(generator)
+    assert same(usual, cells(generator, plan=replace(PLAN, interval=(0.0, 80.0))))
+    assert same(cells(generator, plan=replace(PLAN, weights=(1.0,))), cells(generator, plan=replace(PLAN, interval=(0.0, 0.0))))
+    assert not same(usual, cells(generator, plan=replace(PLAN, interval=(0.0, 1.0))))
 
 
 def test_pages_left_untaken_give_the_threads_back(generator, threads):

@@ -78,6 +78,24 @@ def test_the_score_is_that_of_the_sharpened_law(weight):
     torch.testing.assert_close((denoised - x) / sigma[:, None] ** 2, expected)
 
 
+@pytest.mark.parametrize("weights", [(2.0, 2.0), (2.0, 0.5), (0.0, 3.0)])
+def test_weights_hold_within_the_interval_and_are_one_outside(weights):
+    """Cell by cell, where the noise levels of the cells differ; the lower bound is outside, the upper one inside."""
+    low, high = SIGMA[1], SIGMA[4]
+    inside = torch.tensor([False, False, True, True, True, False])
+    expected = torch.where(inside[:, None], pre_guided(Counting(), LABELS, weights)(X, SIGMA), Counting().model(X, SIGMA, LABELS))
+    torch.testing.assert_close(pre_guided(Counting(), LABELS, weights, (float(low), float(high)))(X, SIGMA), expected)
+
+
+@pytest.mark.parametrize(("interval", "calls"), [((0.0, float("inf")), 2), ((0.0, 1.0), 2), ((1.0, 2.0), 1), ((0.5, 0.5), 1), ((0.1, 0.49), 1)], ids=str)
+def test_outside_the_interval_the_network_is_called_once(interval, calls):
+    denoiser, sigma = Counting(), torch.full((6,), 0.5)
+    guided = pre_guided(denoiser, LABELS, (3.0, 3.0), interval)(X, sigma)
+    assert denoiser.calls == calls
+    expected = pre_guided(Counting(), LABELS, (3.0, 3.0) if calls == 2 else (1.0, 1.0))(X, sigma)
+    assert torch.equal(guided, expected)
+
+
 def test_the_labels_asked_for_stay_as_they_are():
     labels = LABELS.clone()
     pre_guided(Counting(), labels, (2.0, 3.0))(X, SIGMA)

@@ -33,6 +33,17 @@ def test_noise_levels_are_those_of_edm(steps, sigma_min, sigma_max, rho):
     np.testing.assert_allclose(schedule(steps, sigma_min, sigma_max, rho), [*expected, 0.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("strength", "steps"), [(1.0, 20), (0.5, 10), (0.25, 5), (0.01, 1)])
+def test_a_strength_takes_the_last_part_of_the_schedule(strength, steps):
+    """Its levels lie on the same curve, from the share of it that the strength names; at full strength it is all of it."""
+    whole, part = schedule(20, 0.01, 20.0, 7.0), schedule(20, 0.01, 20.0, 7.0, strength)
+    assert len(part) == steps + 1
+    first = (strength * 20.0 ** (1 / 7) + (1 - strength) * 0.01 ** (1 / 7)) ** 7
+    np.testing.assert_allclose(part[0], first, rtol=1e-5)
+    assert strength < 1 or torch.equal(whole, part)
+    assert part[-2:].tolist() == whole[-2:].tolist() or steps == 1
+
+
 def test_a_single_step_denoises_pure_noise():
     assert schedule(1, 0.01, 80.0, 7.0).tolist() == [80.0, 0.0]
 

@@ -284,10 +284,56 @@ def test_a_table_may_ask_for_what_training_never_saw_together(config):
     cells = make_cells()
     cells.obs["donor"] = (cells.obs["cell_type"] == "B").astype(int)
     synth = fit(cells)
-    with pytest.raises(RequestError, match=r"no training cell has.*sample\(obs=table\)"):
+    with pytest.raises(RequestError, match=r"no training cell has cell_type='B', donor=0; .*unseen=True"):
         sample(synth, 3, where={"cell_type": "B", "donor": 0})
-    made = sample(synth, obs=pd.DataFrame({"cell_type": ["B"], "donor": [0]})).obs
-    assert made.iloc[0].tolist() == ["B", 0]
+    made = sample(synth, obs=pd.DataFrame({"cell_type": ["B", "B"], "donor": [0, 1]})).obs
+    assert made.iloc[0].tolist() == ["B", 0, False]
+    assert made["seen_in_training"].tolist() == [False, True]
+
+
+def without_b_in_donor_0():
+    cells = make_cells()
+    cells.obs["donor"] = (cells.obs["cell_type"] == "B").astype(int)
+    cells.obs["treated"] = np.where(cells.obs["cell_type"] == "NK", False, np.arange(120) % 2 == 0)
+    return cells
+
+
+def test_a_request_may_ask_for_what_training_never_saw_together():
+    synth = fit(without_b_in_donor_0())
+    made = sample(synth, 40, where={"cell_type": "B", "donor": 0}, unseen=True).obs
+    assert (set(made["cell_type"]), set(made["donor"]), set(made["seen_in_training"])) == ({"B"}, {0}, {False})
+    assert made["seen_in_training"].dtype == bool
+    usual = {"where": {"cell_type": "B", "donor": 1}}
+    check_same(sample(synth, 9, **usual), sample(synth, 9, **usual, unseen=True))
+    assert "seen_in_training" not in sample(synth, 9, **usual, unseen=True).obs
+
+
+def test_the_mark_of_unseen_cells_is_in_every_piece():
+    synth = fit(without_b_in_donor_0())
+    table = pd.DataFrame({"cell_type": ["B"] * 4 + ["T"], "donor": [1, 1, 1, 1, 1]})
+    marks = [piece.obs["seen_in_training"].tolist() for piece in synth.stream(obs=table, batch_size=2, progress=False)]
+    assert marks == [[True, True], [True, True], [False]]
+
+
+def test_open_labels_follow_the_cells_that_have_most_of_what_is_fixed():
+    """B (treated by halves) and donor 0 (T by halves, NK never) were never together: the open label is drawn from all that have one of them."""
+    cells = without_b_in_donor_0()
+    synth = fit(cells, labels=["cell_type", "donor", "treated"])
+    made = sample(synth, 2000, where={"cell_type": "B", "donor": 0}, unseen=True).obs
+    real = cells.obs["treated"].mean()  # every cell has one of the two
+    assert abs(made["treated"].astype(int).mean() - real) < 5 * np.sqrt(real * (1 - real) / 2000)
+    assert set(made["cell_type"]) == {"B"}
+    assert set(made["donor"]) == {0}
+    listed = sample(synth, 200, where={"cell_type": ["B"], "donor": [0], "treated": [True]}, unseen=True).obs
+    assert set(listed["treated"]) == {True}
+
+
+def test_a_label_by_the_name_of_the_mark_does_not_clash():
+    cells = without_b_in_donor_0()
+    cells.obs["seen_in_training"] = np.where(cells.obs["cell_type"] == "B", "yes", "no")
+    made = sample(fit(cells, labels=["cell_type", "seen_in_training"]), 3, where={"cell_type": "B", "seen_in_training": "no"}, unseen=True).obs
+    assert made.iloc[0].tolist() == ["B", "no", False]
+    assert list(made) == ["cell_type", "seen_in_training", "seen_in_training_"]
 
 
 @pytest.mark.parametrize("labels", [[], "treated", ["treated"], ["donor", "cell_type", "treated"]], ids=str)
@@ -331,6 +377,17 @@ def test_guidance_for_one_label_leaves_the_others_at_the_default(synth):
     assert check(guidance={"donor": 3}) != check(guidance=3)
 
 
+def test_guidance_within_an_interval(synth):
+    """All of the levels are no interval, none of them are no guidance; what is asked for is noted, and may be the default."""
+    check = lambda one, other: (sample(synth, 50, **one).X != sample(synth, 50, **other).X).nnz  # noqa: E731
+    assert check({"guidance": 3.0}, {"guidance": 3.0, "guidance_interval": (0, float("inf"))}) == 0
+    assert check({"guidance": 3.0, "guidance_interval": (1.0, 1.0)}, {"guidance": 1.0}) == 0
+    assert check({"guidance": 3.0, "guidance_interval": (0.05, 1.0)}, {"guidance": 3.0}) > 0
+    assert json.loads(sample(synth, 3, guidance_interval=(0.5, 2)).uns["scld"]["guidance_interval"]) == [0.5, 2.0]
+    within = Config.from_dict({**TINY, "sampling": {"steps": 4, "guidance": 3.0, "guidance_low": 1.0, "guidance_high": 1.0}})
+    assert (sample(fit(make_cells(), config=within), 50).X != sample(synth, 50).X).nnz == 0
+
+
 def test_steps_tell(synth):
     assert (sample(synth, 50, steps=1).X != sample(synth, 50, steps=8).X).nnz
 
@@ -358,6 +415,12 @@ NAN = float("nan")
         ({"n": 3, "guidance": NAN}, ["guidance: got nan"]),
         ({"n": 3, "guidance": "2"}, ["guidance: got '2'"]),
         ({"n": 3, "guidance": {"donor": None}}, ["guidance: got None"]),
+        ({"n": 3, "guidance_interval": (2.0, 1.0)}, ["guidance_interval: got (2.0, 1.0)", "low <= high", "down to 0.01"]),
+        ({"n": 3, "guidance_interval": (-1, 1.0)}, ["guidance_interval: got (-1, 1.0)"]),
+        ({"n": 3, "guidance_interval": (0, NAN)}, ["guidance_interval: got (0, nan)"]),
+        ({"n": 3, "guidance_interval": 1.0}, ["guidance_interval: got 1.0"]),
+        ({"n": 3, "guidance_interval": "12"}, ["guidance_interval: got '12'"]),
+        ({"n": 3, "guidance_interval": (1, 2, 3)}, ["guidance_interval: got (1, 2, 3)"]),
         ({"n": 3, "steps": 0}, ["steps: got 0", "from 1"]),
         ({"n": 3, "steps": 10**9}, ["steps: got 1000000000", "to 10,000"]),
         ({"n": 3, "seed": -1}, ["seed: got -1", "from 0"]),
@@ -392,7 +455,7 @@ def test_a_stream_refuses_at_once(synth):
 
 def test_no_labels_no_steering(cells):
     synth = fit(cells, labels=[])
-    for wrong in ({"where": {"cell_type": "B"}}, {"guidance": {"cell_type": 2}}, {"guidance": 2.0}):
+    for wrong in ({"where": {"cell_type": "B"}}, {"guidance": {"cell_type": 2}}, {"guidance": 2.0}, {"guidance_interval": (0.0, 1.0)}):
         with pytest.raises(RequestError, match=r"labels"):
             sample(synth, 3, **wrong)
     with pytest.raises(RequestError, match="without labels"):

@@ -150,7 +150,7 @@ class Autoencoder(nn.Module):
         labels = drop_labels(batch.labels, self.config.label_dropout) if self.training else batch.labels
         log_mean, log_dispersion = self.decode(draw_latent(mean, log_variance), labels)
         kl = 0.5 * (mean[:, :-1].square() + log_variance.exp() - 1 - log_variance).sum(1)
-        loss = self.config.kl_weight * kl - log_likelihood(log_mean, log_dispersion, batch.rows, batch.genes, batch.counts)
+        loss = self.config.kl_weight * kl - log_likelihood(log_mean, log_dispersion, batch.rows, batch.genes, batch.counts, self.config.spike_rate)
         return loss + self._prior() / self.cells if self.training else loss
 
     def _prior(self) -> Tensor:

@@ -17,8 +17,10 @@ from scld.errors import RequestError, SCLDError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
 
     from scld.schema import Schema
+    from scld.synthesizer import Synthesizer
 
 
 class _Group(click.Group):
@@ -56,6 +58,22 @@ _out = _Path()
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 _device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 _quiet = click.option("--quiet", is_flag=True, help="No progress bars.")
+_layer = click.option("--layer", help="Layer that holds the raw counts; X if left out.")
+_cells_out = click.option("-o", "--output", type=_out, required=True, help=".h5ad file or .zarr store to write.")
+_unseen = click.option("--unseen", is_flag=True, help="Allow combinations of labels that training never saw.")
+_HOW = (
+    click.option("-g", "--guidance", "guidances", multiple=True, metavar="[LABEL=]WEIGHT", help="1 follows the labels, more exaggerates; per label if named."),
+    click.option("--guidance-interval", type=float, nargs=2, metavar="LOW HIGH", help="Noise levels that guidance is kept to."),
+    click.option("--steps", type=int, help="Solver steps."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same cells."),
+)
+
+
+def _how(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of all that samples."""
+    for option in reversed(_HOW):
+        command = option(command)
+    return command
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -95,16 +113,16 @@ def fit(source: str, labels: tuple[str, ...], output: Path, layer: str | None, s
     cls=_Examples,
     epilog="""scld sample atlas.scld -n 10000 -o cells.h5ad
     scld sample atlas.scld -n 500 --where cell_type="plasma cell" --guidance 1.5 -o plasma.h5ad
+    scld sample atlas.scld -n 500 -w cell_type="plasma cell" -w tissue=liver --unseen -o plasma.h5ad
     scld sample atlas.scld --obs table.csv -o cells.h5ad""",
 )
 @click.argument("checkpoint", type=_out)
 @click.option("-n", "--cells", "n", type=int, help="Number of cells.")
 @click.option("-w", "--where", "wheres", multiple=True, metavar="LABEL=CATEGORY", help="Fix a label; several categories of one label: give it again.")
 @click.option("--obs", type=_out, help="CSV with a column a label, one cell a row, in place of -n and --where.")
-@click.option("-g", "--guidance", "guidances", multiple=True, metavar="[LABEL=]WEIGHT", help="1 follows the labels, more exaggerates; per label if named.")
-@click.option("--steps", type=int, help="Solver steps.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same cells.")
-@click.option("-o", "--output", type=_out, required=True, help=".h5ad file or .zarr store to write.")
+@_unseen
+@_how
+@_cells_out
 @_device
 @_overwrite
 @_quiet
@@ -113,7 +131,9 @@ def sample(
     n: int | None,
     wheres: tuple[str, ...],
     obs: Path | None,
+    unseen: bool,
     guidances: tuple[str, ...],
+    guidance_interval: tuple[float, float] | None,
     steps: int | None,
     seed: int,
     output: Path,
@@ -131,11 +151,98 @@ def sample(
     guidance = _guidance(guidances)
     synth = load(checkpoint, device=device)
     where, table = _where(wheres, synth.labels) or None, None if obs is None else _table(obs, synth.schema)
-    pieces = synth.stream(n, where=where, obs=table, guidance=guidance, steps=steps, seed=seed, progress=not quiet)
-    count = write(pieces, output, overwrite)
-    click.echo(f"Wrote {count:,} cells x {len(synth.genes):,} genes: {output}")
+    how = {"guidance": guidance, "guidance_interval": guidance_interval, "steps": steps, "seed": seed, "progress": not quiet}
+    _wrote(write(synth.stream(n, where=where, obs=table, unseen=unseen, **how), output, overwrite), synth, output)  # type: ignore[arg-type]
     label = [f"--label={name}" for name in synth.labels[:1]]
     click.echo("Next: " + shlex.join(["scld", "evaluate", "--train", "train.h5ad", "--test", "test.h5ad", str(output), *label, "-o", "report.html"]))
+
+
+@main.command(
+    cls=_Examples,
+    epilog="""scld augment atlas.scld atlas.h5ad --label cell_type --to 500 -o balanced.h5ad
+    scld augment atlas.scld atlas.h5ad --label cell_type --to balance -o balanced.h5ad
+    scld augment atlas.scld atlas.h5ad --label cell_type --to "plasma cell=500" --to platelet=200 -o more.h5ad""",
+)
+@click.argument("checkpoint", type=_out)
+@click.argument("source")
+@click.option("-l", "--label", required=True, help="Label whose categories are topped up.")
+@click.option("--to", "tos", multiple=True, required=True, metavar="NUMBER|balance|CATEGORY=NUMBER", help="Cells each category is to have at least.")
+@_layer
+@_how
+@_cells_out
+@_device
+@_overwrite
+@_quiet
+def augment(checkpoint: Path, source: str, label: str, tos: tuple[str, ...], layer: str | None, output: Path, overwrite: bool, **how: Any) -> None:
+    """Top rare categories of the real cells in SOURCE up with new ones from a fitted CHECKPOINT."""
+    to = _numbers(tos)
+    _edited(checkpoint, output, overwrite, how, lambda synth, options: synth.augment(source, label, to, layer=layer, **options))
+
+
+@main.command(
+    cls=_Examples,
+    epilog="""scld transfer atlas.scld control.h5ad --set condition=stim -o stimulated.h5ad
+    scld transfer atlas.scld control.h5ad --set condition=stim --strength 0.4 -o stimulated.h5ad""",
+)
+@click.argument("checkpoint", type=_out)
+@click.argument("source")
+@click.option("--set", "sets", multiple=True, required=True, metavar="LABEL=CATEGORY", help="The label to change; may be given several times.")
+@click.option("--strength", type=float, help="Above 0, up to 1: how little is kept of a cell.")
+@_layer
+@_how
+@_cells_out
+@_device
+@_overwrite
+@_quiet
+def transfer(
+    checkpoint: Path, source: str, sets: tuple[str, ...], strength: float | None, layer: str | None, output: Path, overwrite: bool, **how: Any
+) -> None:
+    """Write the real cells in SOURCE under other labels, by a fitted CHECKPOINT."""
+    _edited(
+        checkpoint,
+        output,
+        overwrite,
+        how,
+        lambda synth, options: synth.transfer(source, _where(sets, synth.labels, "--set"), strength=strength, layer=layer, **options),
+    )
+
+
+@main.command(
+    cls=_Examples,
+    epilog="""scld interpolate atlas.scld --from cell_type=HSC --to cell_type="plasma cell" -n 200 -o path.h5ad""",
+)
+@click.argument("checkpoint", type=_out)
+@click.option("--from", "starts", multiple=True, required=True, metavar="LABEL=CATEGORY", help="Population to begin at; a label more: give it again.")
+@click.option("--to", "stops", multiple=True, required=True, metavar="LABEL=CATEGORY", help="Population to end at.")
+@click.option("-n", "--cells", "n", type=int, required=True, help="Number of cells.")
+@_unseen
+@_how
+@_cells_out
+@_device
+@_overwrite
+@_quiet
+def interpolate(checkpoint: Path, starts: tuple[str, ...], stops: tuple[str, ...], n: int, unseen: bool, output: Path, overwrite: bool, **how: Any) -> None:
+    """Write cells along a path between two populations, by a fitted CHECKPOINT."""
+
+    def between(synth: Synthesizer, options: dict[str, Any]) -> AnnData:
+        return synth.interpolate(_where(starts, synth.labels, "--from"), _where(stops, synth.labels, "--to"), n, unseen=unseen, **options)
+
+    _edited(checkpoint, output, overwrite, how, between)
+
+
+def _edited(checkpoint: Path, output: Path, overwrite: bool, how: dict[str, Any], work: Callable[[Synthesizer, dict[str, Any]], AnnData]) -> None:
+    """Load, do the work, write what it gives."""
+    from scld.output import check_output, write
+    from scld.synthesizer import load
+
+    check_output(output, overwrite)
+    options = {"guidance": _guidance(how["guidances"]), "progress": not how["quiet"], **{name: how[name] for name in ("guidance_interval", "steps", "seed")}}
+    synth = load(checkpoint, device=how["device"])
+    _wrote(write([work(synth, options)], output, overwrite), synth, output)
+
+
+def _wrote(count: int, synth: Synthesizer, output: Path) -> None:
+    click.echo(f"Wrote {count:,} cells x {len(synth.genes):,} genes: {output}")
 
 
 @main.command(
@@ -231,15 +338,25 @@ def demo(output: Path, quick: bool, overwrite: bool, quiet: bool) -> None:
     run(output, quick=quick, overwrite=overwrite, progress=not quiet, say=click.echo)
 
 
-def _where(pairs: tuple[str, ...], labels: list[str]) -> dict[str, list[str]]:
+def _where(pairs: tuple[str, ...], labels: list[str], option: str = "--where") -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     for pair in pairs:
         name = max((label for label in labels if pair.startswith(f"{label}=")), key=len, default=pair.partition("=")[0])  # a label may hold a =
         category = pair[len(name) + 1 :]
         if not (name and category):
-            raise RequestError(f"--where: got {pair!r}; write LABEL=CATEGORY, for example --where cell_type='plasma cell'")
+            raise RequestError(f"{option}: got {pair!r}; write LABEL=CATEGORY, for example {option} cell_type='plasma cell'")
         wanted.setdefault(name, []).append(category)
     return wanted
+
+
+def _numbers(texts: tuple[str, ...]) -> int | str | dict[str, int]:
+    """What augment is to reach."""
+    if len(texts) == 1 and (texts[0] == "balance" or texts[0].isdecimal()):
+        return texts[0] if texts[0] == "balance" else int(texts[0])
+    by_category = {name: number for name, _, number in (text.rpartition("=") for text in texts)}
+    if "" in by_category or len(by_category) < len(texts) or not all(number.isdecimal() for number in by_category.values()):
+        raise RequestError(f"--to: got {' and '.join(texts)}; write one number, balance, or CATEGORY=NUMBER for each category, such as --to platelet=200")
+    return {category: int(number) for category, number in by_category.items()}
 
 
 def _guidance(texts: tuple[str, ...]) -> float | dict[str, float] | None:

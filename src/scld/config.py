@@ -34,6 +34,7 @@ class AutoencoderConfig(_Checked):
     encoder_sd: float = 0.003  # scale of the prior on each gene's weights into the network; without it a few thousand cells are soon overfitted
     decoder_sd: float = 0.03  # the same for the weights out of the network
     slope_sd: float = 0.5  # sd of the prior on the power of its mean that a gene's dispersion follows
+    spike_rate: float = 0.0  # expected share of counts that are spikes
     dispersion_rate: float = 20.0  # dispersions learn this much faster: at the networks' own rate they stay near their start
 
 
@@ -72,9 +73,22 @@ class SamplingConfig(_Checked):
 
     steps: int = 20  # network evaluations (NFE) at guidance weight 1, twice as many at any other
     guidance: float = 1.0  # classifier-free guidance weight
+    guidance_low: float = 0.0  # noise levels above which, and up to which, that weight holds; outside it is 1
+    guidance_high: float = 1e6  # above any noise level: everywhere
     sigma_min: float = 0.01  # relative to latents of unit variance
     sigma_max: float = 20.0  # far wider than the data, whose sd is 1; wider still only spreads the steps thinner
     rho: float = 7.0  # EDM's spacing of noise levels
+
+
+@dataclass(frozen=True)
+class EditingConfig(_Checked):
+    """From cells to cells: under another label, or between two populations."""
+
+    strength: float = 0.6  # of a transfer, as a share of the schedule: the least by which most of a change of condition arrives (docs/method.md)
+    path_points: int = 64  # that a path is computed at
+    path_steps: int = 200  # in which it is found; more change nothing that can be seen
+    path_sigma: float = 2.0  # noise level to begin at: there the smoothed cells are one cloud, and a straight line is a good guess
+    path_noise: float = 0.6  # what to end at, and to scatter cells around the path by
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,7 @@ class Config:
         default_factory=lambda: TrainingConfig(learning_rate=2e-3, batch=256, steps=4000, epochs=10, average=0.995, clip=1.0, validation_repeats=8)
     )
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    editing: EditingConfig = field(default_factory=EditingConfig)
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out <= 0.5:

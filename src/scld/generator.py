@@ -6,33 +6,49 @@ arithmetic of a cell, and with it every byte, is the same for any batch size and
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from scld.autoencoder import Autoencoder
+from scld.autoencoder import Autoencoder, Batch
 from scld.counts import draw
 from scld.denoiser import Denoiser
 from scld.guidance import pre_guided
-from scld.sampler import dpm_solver
+from scld.sampler import Denoise, dpm_solver
 
 PAGE = 256
 _MOST_REDRAWS = 100
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to sample: the noise levels to visit, the guidance weight of each label, the seed."""
+    """How to sample: the noise levels to visit, the guidance weight of each label and where it holds, the seed."""
 
     sigmas: torch.Tensor  # [steps + 1]
     weights: tuple[float, ...]
     seed: int
+    interval: tuple[float, float] = (0.0, math.inf)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where cells begin, if not in pure noise: latent points, which noise of the plan's first level is added to."""
+
+    points: np.ndarray  # [cells, dims], standardised, float32
+    keep_library: bool  # whether a cell's library size stays that of its point
+
+    def page(self, page: int) -> Start:
+        """The part of one page, filled up."""
+        return Start(_filled(self.points[page * PAGE : (page + 1) * PAGE]), self.keep_library)
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,7 @@ class Generator:
     scale: torch.Tensor
     library: tuple[float, float]
 
-    def pages(self, codes: np.ndarray, plan: Plan) -> Iterator[sp.csr_matrix]:
+    def pages(self, codes: np.ndarray, plan: Plan, start: Start | None = None) -> Iterator[sp.csr_matrix]:
         """Counts ``[cells, genes]`` of cells with these label codes ``[cells, labels]``, a page at a time, in order.
 
         Pages are computed side by side by as many threads as torch was told to use; only a few wait to be taken.
@@ -64,25 +80,61 @@ class Generator:
         waiting: deque[Future[sp.csr_matrix]] = deque()
         with _one_thread_each(threads) as pool:
             for page in range(count):
-                waiting.append(pool.submit(self.page, page, codes[page * PAGE : (page + 1) * PAGE], plan))
+                begin = None if start is None else start.page(page)
+                waiting.append(pool.submit(self.page, page, codes[page * PAGE : (page + 1) * PAGE], plan, begin))
                 if len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
     @torch.inference_mode()
-    def page(self, page: int, codes: np.ndarray, plan: Plan) -> sp.csr_matrix:
+    def page(self, page: int, codes: np.ndarray, plan: Plan, start: Start | None = None) -> sp.csr_matrix:
         """Counts of one page; fewer codes than a page are filled up, for the same arithmetic, and cut off again."""
-        device = self.centre.device
-        labels = torch.from_numpy(np.resize(codes, (PAGE, codes.shape[1]))).to(device)
-        random = np.random.Generator(np.random.Philox(key=np.array([plan.seed, page], dtype=np.uint64)))
-        noise = torch.from_numpy(random.standard_normal((PAGE, len(self.centre)), dtype=np.float32)).to(device)
-        denoise = pre_guided(self.denoiser, labels, plan.weights)
-        latent = dpm_solver(denoise, noise, plan.sigmas.to(device)) * self.scale + self.centre
+        latent = self.latents(page, codes, plan, start) * self.scale + self.centre
         latent[:, -1].clamp_(*self.library)
-        log_mean, log_dispersion = self.autoencoder.decode(latent, labels)
+        log_mean, log_dispersion = self.autoencoder.decode(latent, torch.from_numpy(_filled(codes)).to(latent.device))
         mean, dispersion = log_mean.exp().cpu().numpy(), log_dispersion.exp().cpu().numpy()
         return _no_empty_cells(mean[: len(codes)], dispersion, plan.seed, page * PAGE)
+
+    @torch.inference_mode()
+    def latents(self, page: int, codes: np.ndarray, plan: Plan, start: Start | None = None) -> torch.Tensor:
+        """Standardised latent points ``[PAGE, dims]`` of one page of cells."""
+        device = self.centre.device
+        labels = torch.from_numpy(_filled(codes)).to(device)
+        random = np.random.Generator(np.random.Philox(key=np.array([plan.seed, page], dtype=np.uint64)))
+        noise = torch.from_numpy(random.standard_normal((PAGE, len(self.centre)), dtype=np.float32)).to(device)
+        denoise = pre_guided(self.denoiser, labels, plan.weights, plan.interval)
+        if start is not None:
+            points = torch.from_numpy(start.points).to(device)
+            noise = noise + points / plan.sigmas[0].to(device)  # in units of the first level, as the solver takes them
+            denoise = _keeping_last(denoise, points[:, -1]) if start.keep_library else denoise
+        return dpm_solver(denoise, noise, plan.sigmas.to(device))
+
+    @torch.inference_mode()
+    def encode(self, counts: sp.csr_matrix) -> np.ndarray:
+        """Standardised latent points ``[cells, dims]`` of real cells ``[cells, genes]``: the means of their posteriors."""
+        pieces = [counts[start : start + PAGE] for start in range(0, counts.shape[0], PAGE)]
+        batches = (Batch.of(piece, np.zeros((piece.shape[0], 0), np.int64), self.centre.device) for piece in pieces)
+        latent = torch.cat([self.autoencoder.encode(batch)[0] for batch in batches])
+        points: np.ndarray = ((latent - self.centre) / self.scale).cpu().numpy()
+        return points
+
+
+def alone(work: Callable[[], T]) -> T:
+    """The outcome of some work that one thread computes, so that it does not depend on how many there are."""
+    with _one_thread_each(1) as pool:
+        return pool.submit(work).result()
+
+
+def _filled(rows: np.ndarray) -> np.ndarray:
+    return np.resize(rows, (PAGE, rows.shape[1]))
+
+
+def _keeping_last(denoise: Denoise, last: torch.Tensor) -> Denoise:
+    def kept(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return torch.cat([denoise(x, sigma)[:, :-1], last[:, None]], dim=1)
+
+    return kept
 
 
 def _no_empty_cells(mean: np.ndarray, dispersion: np.ndarray, seed: int, first: int) -> sp.csr_matrix:

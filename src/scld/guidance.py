@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +14,7 @@ from scld.schema import MISSING
 ConditionalDenoise = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, sigma, label codes) -> x_hat
 
 
-def pre_guided(denoiser: ConditionalDenoise, labels: Tensor, weights: Sequence[float]) -> Denoise:
+def pre_guided(denoiser: ConditionalDenoise, labels: Tensor, weights: Sequence[float], interval: tuple[float, float] = (0.0, math.inf)) -> Denoise:
     r"""Steer a denoiser to given labels by classifier-free guidance (Ho & Salimans, arXiv:2207.12598), one weight a label.
 
     Labels are added one after another, and what each adds is weighted:
@@ -21,6 +22,7 @@ def pre_guided(denoiser: ConditionalDenoise, labels: Tensor, weights: Sequence[f
     .. math:: D = D_\emptyset + \sum_k w_k\,(D_{1..k} - D_{1..k-1})
 
     Equal weights w give the paper's :math:`D_\emptyset + w (D_{all} - D_\emptyset)`, weights 1 the conditional denoiser itself.
+    The weights may be kept to an interval of noise levels (Kynkaanniemi et al., arXiv:2404.07724).
 
     Parameters
     ----------
@@ -30,11 +32,14 @@ def pre_guided(denoiser: ConditionalDenoise, labels: Tensor, weights: Sequence[f
         Codes ``[cells, labels]``.
     weights
         One guidance weight per label: 0 ignores it, 1 follows it, more exaggerates what sets it apart.
+    interval
+        The weights hold where ``low < sigma <= high``; elsewhere every weight is 1.
 
     Returns
     -------
     Denoise
-        It evaluates the network once for every level that carries weight: once at weights 1, twice at any other equal weights.
+        It evaluates the network once for every level that carries weight: once at weights 1 and outside the interval, twice at any other
+        equal weights.
 
     Examples
     --------
@@ -47,10 +52,18 @@ def pre_guided(denoiser: ConditionalDenoise, labels: Tensor, weights: Sequence[f
     after = torch.tensor([1.0, *weights])  # each level gains its own weight and loses the next one's
     share = after - torch.tensor([*weights, 0.0])
     levels = [(float(c), _only_first(labels, k)) for k, c in enumerate(share) if c != 0]
+    low, high = interval
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+    def guided(x: Tensor, sigma: Tensor) -> Tensor:
         terms = [c * denoiser(x, sigma, known) for c, known in levels]
         return torch.stack(terms).sum(0)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        inside = (low < sigma) & (sigma <= high)
+        if inside.all():
+            return guided(x, sigma)
+        plain = denoiser(x, sigma, labels)
+        return torch.where(inside[:, None], guided(x, sigma), plain) if inside.any() else plain
 
     return denoise
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from scld.aside import check_place, written_aside
 from scld.errors import RequestError
@@ -63,7 +64,8 @@ def _write(pieces: Iterable[AnnData], path: Path) -> int:
                 ad.io.sparse_dataset(store["X"]).append(piece.X)
             else:
                 ad.io.write_elem(store, "/", ad.AnnData(obs=piece.obs, var=piece.var, uns=piece.uns))
-                ad.io.write_elem(store, "X", piece.X, dataset_kwargs={"indptr_dtype": np.int64})  # room for more counts than 2^31
+                room = {"indptr_dtype": np.int64} if sp.issparse(piece.X) else {}  # for more counts than 2^31
+                ad.io.write_elem(store, "X", piece.X, dataset_kwargs=room)
             tables.append(piece.obs)
         ad.io.write_elem(store, "obs", pd.concat(tables))
     return sum(map(len, tables))

@@ -148,14 +148,17 @@ def _privacy(report: Report, name: str) -> dict[str, object]:
 def _pictures(report: Report, name: str, places: plots.Places, prefix: str) -> Iterator[Picture]:
     from markupsafe import Markup
 
-    drawn = chain(_of_cells(report, name, places), _of_tests(report, name), _of_genes(report, name))
-    for key, alt, figure in drawn:
+    for key, alt, figure in drawn(report, name, places):
         title, caption = CAPTIONS[key]
         yield Picture(title, caption, Markup(plots.svg(figure, alt, f"{prefix}-{key}")))
 
 
+def drawn(report: Report, name: str, places: plots.Places) -> Iterator[tuple[str, str, Canvas]]:
+    """Every picture of a set: the key of its caption, text for those who cannot see it, and the figure."""
+    return chain(_of_cells(report, name, places), _of_tests(report, name), _of_genes(report, name))
+
+
 def _of_cells(report: Report, name: str, places: plots.Places) -> Iterator[tuple[str, str, Canvas]]:
-    """Key of the caption, text for those who cannot see the picture, and the figure."""
     yield (
         "map",
         f"Three UMAP panels: real and synthetic cells together, real cells by type, cells of {name} by type.",

@@ -11,15 +11,19 @@ from torch import Tensor
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
-def schedule(steps: int, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+def schedule(steps: int, sigma_min: float, sigma_max: float, rho: float, strength: float = 1.0) -> Tensor:
     """Noise levels ``[steps + 1]`` from ``sigma_max`` down to ``sigma_min``, then 0: Karras et al. (arXiv:2206.00364), equation 5.
+
+    A strength below 1, in (0, 1), takes the last part of them, and that share of the steps (at least one).
 
     Examples
     --------
     >>> schedule(3, 1.0, 4.0, 1.0).tolist()
     [4.0, 2.5, 1.0, 0.0]
+    >>> schedule(3, 1.0, 4.0, 1.0, strength=0.5).tolist()
+    [2.5, 1.0, 0.0]
     """
-    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    ramp = torch.linspace(1 - strength, 1, max(1, round(strength * steps)), dtype=torch.float64)
     sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
     return torch.cat([sigmas, sigmas.new_zeros(1)]).float()
 

@@ -89,32 +89,52 @@ class Schema:
         """Codes ``[cells, labels]`` of an obs table; a missing column or value is left open."""
         return encode_labels(obs, self.labels)
 
-    def draw(self, n: int, where: Mapping[str, Any] | None, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, n: int, where: Mapping[str, Any] | None, rng: np.random.Generator, unseen: bool = False) -> np.ndarray:
         """Draw the labels of ``n`` cells ``[n, labels]``: those in ``where`` fixed, the others by their training frequencies given these.
 
-        A value of ``where`` is one category or a list of them.
+        A value of ``where`` is one category or a list of them. Where no training cell has all that is fixed, and ``unseen`` allows it,
+        the others follow the training cells that have most of it; a fixed label that such a cell lacks follows its own frequencies.
         """
-        weights = self.cells * self._matching({} if where is None else where)
-        if not weights.sum():
-            wanted = ", ".join(f"{name}={one_line(repr(value))}" for name, value in (where or {}).items()) or "any label"
-            raise RequestError(f"where: no training cell has {wanted}; to make a combination that training never saw, ask for it row by row: sample(obs=table)")
-        return self.combinations[rng.choice(len(weights), size=n, p=weights / weights.sum())]
+        fixed = self.fixed({} if where is None else where)
+        fitting = np.array([np.isin(self.combinations[:, column], codes) for column, codes in fixed.items()]).reshape(len(fixed), len(self.cells))
+        fits = fitting.sum(axis=0)
+        if fits.max() < len(fixed) and not unseen:
+            wanted = ", ".join(f"{name}={one_line(repr(value))}" for name, value in (where or {}).items())
+            raise RequestError(f"where: no training cell has {wanted}; to make a combination that training never saw, ask for it with unseen=True (--unseen)")
+        weights = self.cells * (fits == fits.max())
+        drawn = rng.choice(len(weights), size=n, p=weights / weights.sum())
+        codes = self.combinations[drawn]
+        for (column, wanted_codes), fit in zip(fixed.items(), fitting[:, drawn], strict=True):
+            codes[~fit, column] = self._by_frequency(column, wanted_codes, int((~fit).sum()), rng)
+        return codes
 
-    def _matching(self, where: Mapping[str, Any]) -> np.ndarray:
+    def _by_frequency(self, column: int, codes: Sequence[int], n: int, rng: np.random.Generator) -> np.ndarray:
+        """So many of these codes of one label, as often as in training."""
+        cells = np.array([max(1, self.cells[self.combinations[:, column] == code].sum()) for code in codes])  # only a missing label can have none
+        return rng.choice(codes, size=n, p=cells / cells.sum())
+
+    def seen(self, codes: np.ndarray) -> np.ndarray:
+        """Whether training saw the known labels of each of these cells ``[cells]`` together, given codes ``[cells, labels]``."""
+        rows, cells = np.unique(codes, axis=0, return_inverse=True) if codes.shape[1] else (codes[:1], np.zeros(len(codes), int))
+        known = np.array([((self.combinations == row) | (row == MISSING)).all(axis=1).any() for row in rows])
+        return known[cells.ravel()]
+
+    def fixed(self, where: Mapping[str, Any], place: str = "where") -> dict[int, list[int]]:
+        """Column of each label named -> the codes asked for."""
         if not isinstance(where, Mapping):
-            raise RequestError(f"where: got {type(where).__name__}; pass a dict of label and category, such as {{'cell_type': 'B cell'}}")
-        matching = np.ones(len(self.combinations), dtype=bool)
+            raise RequestError(f"{place}: got {type(where).__name__}; pass a dict of label and category, such as {{'cell_type': 'B cell'}}")
+        fixed: dict[int, list[int]] = {}
         names = [label.name for label in self.labels]
         for name, wanted in where.items():
             if name not in names:
                 known = f"labels: {listed(names)}" if names else "it was fitted without labels: fit again with labels=[...]"
-                raise RequestError(f"where: {name!r} is not a label of this model; {known}{nearest(str(name), names)}")
+                raise RequestError(f"{place}: {name!r} is not a label of this model; {known}{nearest(str(name), names)}")
             values = list(wanted) if pd.api.types.is_list_like(wanted) else [wanted]
             if not values:
-                raise RequestError(f"where: {name!r} is given an empty list; name a category, or leave {name!r} out to leave it open")
+                raise RequestError(f"{place}: {name!r} is given an empty list; name a category, or leave {name!r} out to leave it open")
             column = names.index(name)
-            matching &= np.isin(self.combinations[:, column], [self.labels[column].code(value) for value in values])
-        return matching
+            fixed[column] = sorted({self.labels[column].code(value) for value in values})
+        return fixed
 
     def frame(self, codes: np.ndarray) -> pd.DataFrame:
         """Codes ``[cells, labels]`` -> an obs table of categoricals with the training categories."""

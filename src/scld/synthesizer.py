@@ -1,11 +1,11 @@
-"""The Synthesizer: fit, sample, stream, save, load. The only file that knows all the parts."""
+"""The Synthesizer: fit, sample, stream, edit, save, load. The only file that knows all the parts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,12 @@ from scld.autoencoder import Autoencoder, Batch
 from scld.config import Config
 from scld.data import count_matrix, read
 from scld.denoiser import Denoiser
+from scld.edit import Cells, Fitted, appended, between, matched, shortfall, transferred
 from scld.errors import DataError, RequestError
 from scld.generator import Generator, Plan
 from scld.latents import Latents
 from scld.progress import bars
-from scld.request import plan_of, wanted, whole
+from scld.request import Wanted, plan_of, wanted, whole
 from scld.schema import Schema
 from scld.train import train
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 FEWEST_CELLS = 20
+_PIECE = 4096  # cells made at a time
 _SPARE_NONE_BELOW = 20  # a category with fewer cells keeps all of them for training
 
 
@@ -153,7 +155,9 @@ class Synthesizer:
         *,
         where: Mapping[str, object] | None = None,
         obs: pd.DataFrame | None = None,
+        unseen: bool = False,
         guidance: float | Mapping[str, float] | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         steps: int | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -169,9 +173,15 @@ class Synthesizer:
             their training frequencies given these.
         obs
             One cell a row: a table with a column a label. What is left out or missing is drawn as above. Combinations
-            that training never saw can be asked for here.
+            that training never saw can always be asked for here.
+        unseen
+            Whether ``where`` may ask for a combination that training never saw. Labels left out then follow the training
+            cells that have most of what is fixed.
         guidance
             Classifier-free guidance weight, one for all labels or one a label; 1 follows the labels, more exaggerates.
+        guidance_interval
+            Noise levels ``(low, high)``, above and up to which that weight holds; outside them it is 1. Guidance at middle
+            levels alone keeps more of the variety (Kynkaanniemi et al., arXiv:2404.07724).
         steps
             Solver steps.
         seed
@@ -183,17 +193,19 @@ class Synthesizer:
         -------
         AnnData
             Raw counts (CSR), labels as categoricals with the training categories, genes in training order,
-            ``uns["scld"]`` with version, seed and settings.
+            ``uns["scld"]`` with version, seed and settings. If any combination of labels was not in training, a boolean column
+            ``seen_in_training`` says of each cell whether its own was (``seen_in_training_`` where a label has that name).
 
         Raises
         ------
         RequestError
-            An unknown label or category, a combination without training cells, ``n`` below 1.
+            An unknown label or category, a combination without training cells unless ``unseen``, ``n`` below 1.
         """
-        import anndata as ad
-
-        pieces = list(self.stream(n, where=where, obs=obs, guidance=guidance, steps=steps, seed=seed, progress=progress))
-        return pieces[0] if len(pieces) == 1 else ad.concat(pieces, merge="same", uns_merge="same")
+        return _whole(
+            self.stream(
+                n, where=where, obs=obs, unseen=unseen, guidance=guidance, guidance_interval=guidance_interval, steps=steps, seed=seed, progress=progress
+            )
+        )
 
     def stream(
         self,
@@ -201,10 +213,12 @@ class Synthesizer:
         *,
         where: Mapping[str, object] | None = None,
         obs: pd.DataFrame | None = None,
+        unseen: bool = False,
         guidance: float | Mapping[str, float] | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         steps: int | None = None,
         seed: int = 0,
-        batch_size: int = 4096,
+        batch_size: int = _PIECE,
         progress: bool = True,
     ) -> Iterator[AnnData]:
         """Write the cells of `sample` piece by piece, ``batch_size`` cells each, in bounded memory.
@@ -218,39 +232,215 @@ class Synthesizer:
         >>> [piece.n_obs for piece in synth.stream(5, batch_size=2, progress=False)]
         [2, 2, 1]
         """
-        generator = self._require_fit()
+        self._require_fit()
         batch_size = whole("batch_size", batch_size, 1)
-        plan = plan_of(guidance, steps, seed, self.labels, self.config.sampling)
-        codes, names = wanted(n, where, obs, self.schema, plan.seed)
+        plan = plan_of(guidance, steps, seed, self.labels, self.config.sampling, guidance_interval)
+        cells = wanted(n, where, obs, self.schema, plan.seed, unseen)
+        return self._pieces(cells, plan, self._settings(plan, where=dict(where or {})), batch_size, progress)
+
+    def _settings(self, plan: Plan, **request: object) -> dict[str, Any]:
         settings = {
             "version": __version__,
             "seed": plan.seed,
             "steps": len(plan.sigmas) - 1,
             "guidance": json.dumps(dict(zip(self.labels, plan.weights, strict=True))),
-            "where": json.dumps(dict(where or {}), default=str),
+            "guidance_interval": json.dumps(plan.interval),
         }
-        return self._pieces(generator, codes, names, plan, settings, batch_size, progress)
+        return settings | {name: json.dumps(value, default=str) for name, value in request.items()}
 
-    def _pieces(
-        self, generator: Generator, codes: np.ndarray, names: pd.Index | None, plan: Plan, settings: dict[str, Any], size: int, progress: bool
-    ) -> Iterator[AnnData]:
+    def _pieces(self, cells: Wanted, plan: Plan, settings: dict[str, Any], size: int, progress: bool) -> Iterator[AnnData]:
         import anndata as ad
 
         var, seen = pd.DataFrame(index=self.genes["gene"].to_numpy()), np.flatnonzero(self.genes["seen"])
         start, ready = 0, sp.csr_matrix(np.zeros((0, len(seen)), np.float32))
         with bars(progress) as bar:
-            update = bar("sample", len(codes))
-            for page in generator.pages(codes, plan):
+            update = bar("sample", len(cells.codes))
+            for page in self._require_fit().pages(cells.codes, plan, cells.start):
                 ready = sp.csr_matrix(sp.vstack([ready, page], format="csr"))
-                while ready.shape[0] >= size or (ready.shape[0] and start + ready.shape[0] == len(codes)):
+                while ready.shape[0] >= size or (ready.shape[0] and start + ready.shape[0] == len(cells.codes)):
                     piece, ready = ready[:size], ready[size:]
                     stop = start + piece.shape[0]
-                    index = pd.Index([f"cell_{i}" for i in range(start, stop)]) if names is None else names[start:stop]
-                    obs = self.schema.frame(codes[start:stop]).set_index(index)
                     matrix = sp.csr_matrix((piece.data, seen[piece.indices].astype(np.int32), piece.indptr), shape=(stop - start, len(var)))
                     update(stop, "")
-                    yield ad.AnnData(X=matrix, obs=obs, var=var.copy(), uns={"scld": dict(settings)})
+                    yield ad.AnnData(X=matrix, obs=cells.obs(slice(start, stop), self.schema), var=var.copy(), uns={"scld": dict(settings)})
                     start = stop
+
+    def augment(
+        self,
+        source: Cells,
+        label: str,
+        to: int | str | Mapping[Any, int],
+        *,
+        layer: str | None = None,
+        guidance: float | Mapping[str, float] | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> AnnData:
+        """Top rare categories of real cells up with new ones.
+
+        Parameters
+        ----------
+        source
+            Raw counts with the genes of training, in any order: an AnnData, or the path of an ``.h5ad`` file or ``.zarr`` store.
+        label
+            The label whose categories are topped up. Other labels of new cells follow their training frequencies given it.
+        to
+            Number of cells that every category of ``source`` is to have at least; ``"balance"`` for that of the largest; or a
+            number for each category named.
+        layer
+            The layer of ``source`` that holds the raw counts; ``X`` if None.
+        guidance, guidance_interval, steps, seed, progress
+            As for `sample`.
+
+        Returns
+        -------
+        AnnData
+            The original cells first, their counts, obs columns and genes as they were; then the new ones, which miss what is not a
+            label. The boolean obs column ``synthetic`` tells them apart; cells that came with it keep theirs. Columns that get gaps
+            are kept in kinds that may have them: pandas' nullable integers and booleans, categoricals for text. Layers, embeddings
+            and the like are left behind.
+
+        Raises
+        ------
+        DataError
+            Not raw counts, other genes, a cell without this label or with a category that training did not have.
+        RequestError
+            ``label`` is not one of the model's, ``to`` is none of the above.
+
+        Examples
+        --------
+        >>> import scld
+        >>> quick, cells = {"rounds": 1, "steps": 1, "epochs": 1}, scld.datasets.pbmc()
+        >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
+        >>> synth = scld.Synthesizer("cell_type", config=config).fit(cells, progress=False)
+        >>> more = synth.augment(cells, "cell_type", to=100, progress=False)
+        >>> int(more.obs["cell_type"].value_counts().min())
+        100
+        """
+        self._require_fit()
+        adata = read(source, layer)
+        matched(adata, self.genes)
+        table = shortfall(adata, label, to, self.schema)
+        how = {"guidance": guidance, "guidance_interval": guidance_interval, "steps": steps, "seed": seed, "progress": progress}
+        return appended(adata, self.sample(obs=table, **how) if len(table) else None, self.schema)  # type: ignore[arg-type]
+
+    def transfer(
+        self,
+        source: Cells,
+        to: Mapping[str, object],
+        *,
+        strength: float | None = None,
+        layer: str | None = None,
+        guidance: float | Mapping[str, float] | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> AnnData:
+        """Write the same cells under other labels: what would this cell be, had it been stimulated?
+
+        Each cell is encoded, noised part of the way, and denoised under its new labels (Meng et al., SDEdit, arXiv:2108.01073).
+
+        Parameters
+        ----------
+        source
+            Raw counts with the genes of training, in any order: an AnnData, or the path of an ``.h5ad`` file or ``.zarr`` store. Labels
+            that are missing are left open.
+        to
+            The labels to change, and the category each is to have: ``{"condition": "stimulated"}``.
+        strength
+            Above 0, up to 1: how far up the noise levels a cell is taken. Little changes only what the decoder knows of the labels; 1 starts
+            from pure noise and keeps nothing of a cell but its other labels, as `sample` with a table does.
+        layer
+            The layer of ``source`` that holds the raw counts; ``X`` if None.
+        guidance, guidance_interval, steps, seed, progress
+            As for `sample`.
+
+        Returns
+        -------
+        AnnData
+            As `sample` makes it, one cell for each of ``source``, in order, by the same names. Below strength 1 the expected total
+            count of a cell is the one it had, within what training saw.
+
+        Raises
+        ------
+        DataError
+            Not raw counts, other genes, a category that training did not have.
+        RequestError
+            ``to`` or ``strength`` is none of the above.
+
+        Examples
+        --------
+        >>> import scld
+        >>> quick, cells = {"rounds": 1, "steps": 1, "epochs": 1}, scld.datasets.pbmc()
+        >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
+        >>> synth = scld.Synthesizer("cell_type", config=config).fit(cells, progress=False)
+        >>> synth.transfer(cells[:3], {"cell_type": "NK cell"}, progress=False).obs["cell_type"].tolist()
+        ['NK cell', 'NK cell', 'NK cell']
+        """
+        fitted = Fitted(self._require_fit(), self.schema, self.genes)
+        strength = self.config.editing.strength if strength is None else strength
+        plan = plan_of(guidance, steps, seed, self.labels, self.config.sampling, guidance_interval, strength)
+        cells = transferred(read(source, layer), to, fitted, strength)
+        return _whole(self._pieces(cells, plan, self._settings(plan, to=dict(to)) | {"strength": strength}, _PIECE, progress))
+
+    def interpolate(
+        self,
+        a: Mapping[str, object] | Cells,
+        b: Mapping[str, object] | Cells,
+        n: int,
+        *,
+        unseen: bool = False,
+        guidance: float | Mapping[str, float] | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> AnnData:
+        """Write cells along a path between two populations, through where cells are: see `scld.path`.
+
+        Parameters
+        ----------
+        a, b
+            The populations: labels as for ``where`` of `sample`, or real cells with the genes of training (an AnnData, or a path).
+        n
+            Number of cells, evenly spaced; at least 2.
+        unseen, guidance, guidance_interval, steps, seed, progress
+            As for `sample`. Guidance is for the populations at the ends.
+
+        Returns
+        -------
+        AnnData
+            As `sample` makes it. The obs column ``position`` goes from 0 to 1 (``position_`` where a label has that name). Cells on the way
+            are made without labels, and have none; the first and the last are made with those that all of their population share, if it
+            was asked for by labels.
+
+        Raises
+        ------
+        DataError
+            A population of real cells that are not raw counts, or have other genes.
+        RequestError
+            An unknown label or category, a combination without training cells unless ``unseen``, ``n`` below 2.
+
+        Examples
+        --------
+        >>> import scld
+        >>> quick = {"rounds": 1, "steps": 1, "epochs": 1}
+        >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
+        >>> synth = scld.Synthesizer("cell_type", config=config).fit(scld.datasets.pbmc(), progress=False)
+        >>> cells = synth.interpolate({"cell_type": "platelet"}, {"cell_type": "NK cell"}, 5, progress=False)
+        >>> cells.obs["position"].tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+        """
+        fitted, editing = Fitted(self._require_fit(), self.schema, self.genes), self.config.editing
+        whole_way = plan_of(guidance, steps, seed, self.labels, self.config.sampling, guidance_interval)
+        last_part = plan_of(None, steps, seed, self.labels, replace(self.config.sampling, sigma_max=editing.path_noise))
+        last_part = replace(last_part, weights=(1.0,) * len(self.labels))
+        cells = between((a, b), n, fitted, (whole_way, last_part), editing, unseen)
+        ends = [dict(end) if isinstance(end, Mapping) else "cells" for end in (a, b)]
+        return _whole(self._pieces(cells, last_part, self._settings(whole_way, ends=ends), _PIECE, progress))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save to a checkpoint directory of JSON, CSV and safetensors: see `scld.checkpoint`."""
@@ -285,6 +475,13 @@ class Synthesizer:
         if self._generator is None:
             raise RequestError("this Synthesizer is not fitted yet; call fit(source), or scld.load(path) for one that is")
         return self._generator
+
+
+def _whole(pieces: Iterator[AnnData]) -> AnnData:
+    import anndata as ad
+
+    cells = list(pieces)
+    return cells[0] if len(cells) == 1 else ad.concat(cells, merge="same", uns_merge="same")
 
 
 def load(path: str | Path, *, device: str = "auto") -> Synthesizer:
