@@ -23,7 +23,7 @@ from scld.metrics import log_normalise
 LABEL = "cell_type"
 LABELS = {"kang_ifnb_small": [LABEL, "condition"]}  # to fit on; else the cell type alone
 _SOON = {"rounds": 3, "steps": 150, "epochs": 1}
-_QUICK = {"autoencoder_training": _SOON, "denoiser_training": _SOON}
+_QUICK = {"autoencoder_training": _SOON, "denoiser_training": _SOON, "critic_training": _SOON, "selector": {"generated": 1, "trees": 20}}
 
 
 def arguments(doc: str | None, sets: Sequence[str], seeds: Sequence[int] = (0, 1, 2)) -> argparse.ArgumentParser:

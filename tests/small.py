@@ -11,6 +11,9 @@ TINY = {
     "autoencoder_training": QUICK,
     "denoiser": {"width": 16},
     "denoiser_training": QUICK,
+    "critic": {"width": 8},
+    "critic_training": QUICK,
+    "selector": {"components": 5, "generated": 1, "trees": 3},
     "sampling": {"steps": 4, "guidance": 1.0},
 }
 

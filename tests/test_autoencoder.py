@@ -3,6 +3,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from scipy.stats import nbinom
+from sklearn.decomposition import PCA
 from small import make_cells
 
 from scld.autoencoder import Autoencoder, Batch, draw_latent, drop_labels
@@ -62,7 +63,7 @@ def test_the_encoder_sees_shares_not_depth():
 
 def test_the_loss_is_the_weighted_evidence_bound():
     """Reconstruction by scipy, Kullback-Leibler divergence by torch.distributions, at the same draw."""
-    model, batch = trained(kl_weight=0.7), Batch.of(COUNTS, CODES)
+    model, batch = trained(kl_weight=0.7, spike_rate=0.01), Batch.of(COUNTS, CODES)
     with torch.no_grad():
         mean, log_variance = model.encode(batch)
         posterior = torch.distributions.Normal(mean[:, :-1], (log_variance / 2).exp())
@@ -72,7 +73,9 @@ def test_the_loss_is_the_weighted_evidence_bound():
         torch.manual_seed(3)
         log_mean, log_dispersion = model.decode(draw_latent(mean, log_variance), batch.labels)
     mu, r = log_mean.double().exp().numpy(), log_dispersion.detach().double().exp().numpy()
-    expected = 0.7 * divergence.numpy() - nbinom.logpmf(COUNTS.toarray(), r, r / (r + mu)).sum(1)
+    counts = COUNTS.toarray()
+    spike = np.where(counts >= 5, 0.01 * 5 / (counts * (counts + 1)).clip(1), 0)
+    expected = 0.7 * divergence.numpy() - np.log(nbinom.pmf(counts, r, r / (r + mu)) + spike).sum(1)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
@@ -83,7 +86,7 @@ def test_gradients_reach_every_weight_and_are_those_of_dense_arithmetic():
     sparse = model.gene_weights.grad.clone()
     dense = torch.from_numpy(COUNTS.toarray())
     scaled = torch.log1p(dense * (model.library_mean.exp() / dense.sum(1, keepdim=True)))
-    mean, log_variance = model.encoder(scaled @ model.gene_weights).chunk(2, dim=1)
+    mean, log_variance = model.encoder(scaled @ model.gene_weights + model.gene_offset).chunk(2, dim=1)
     expected = torch.autograd.grad(mean.sum() + log_variance.clamp(-10, 4).square().sum(), model.gene_weights)[0]
     torch.testing.assert_close(sparse, expected, rtol=1e-4, atol=1e-4)
     model.zero_grad()
@@ -98,6 +101,48 @@ def test_it_starts_from_the_whole_of_the_training_cells():
     log_mean, log_dispersion = autoencoder().decode(latent, torch.tensor([[-1, -1]]))
     np.testing.assert_allclose(log_mean.exp()[0].detach(), shares, rtol=0.3, atol=1e-5)
     assert torch.isfinite(log_dispersion).all()
+
+
+def first_inputs(model, counts):
+    """What the network is given of some cells."""
+    batch = Batch.of(counts, np.zeros((counts.shape[0], 0), np.int64))
+    seen = []
+    with torch.no_grad():
+        handle = model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        model.encode(batch)
+        handle.remove()
+    return seen[0].numpy()
+
+
+def test_the_first_inputs_are_the_principal_components_of_the_training_cells():
+    """Those of scikit-learn on the dense matrix, up to their signs, centred and of unit variance."""
+    counts = COUNTS.toarray().astype(float)
+    library = counts.sum(axis=1, keepdims=True)
+    components = PCA(4, svd_solver="full", whiten=True).fit_transform(np.log1p(counts / library * np.exp(np.log(library).mean())))
+    ours = first_inputs(autoencoder(), COUNTS)[:, :4]
+    np.testing.assert_allclose(ours.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(ours.std(0, ddof=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(np.abs(ours), np.abs(components), atol=1e-3)
+    np.testing.assert_allclose(np.abs(ours.T @ components) / 39, np.eye(4), atol=1e-3)
+
+
+def test_cells_that_come_sorted_all_count_for_the_components():
+    """Of many cells some are taken, evenly: a type that comes last is seen."""
+    random = np.random.default_rng(0)
+    counts = sp.csr_matrix(random.poisson(np.repeat([[9.0, 1, 1, 1], [1, 9, 1, 1]], 50, axis=0)).astype(np.float32) + 1)
+    model = Autoencoder(4, [], AutoencoderConfig(latent=1, width=8, component_cells=20)).start_from(counts)
+    first = first_inputs(model, counts)[:, 0]
+    assert abs(first[:50].mean() - first[50:].mean()) > 3 * max(first[:50].std(), first[50:].std())
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 9), (9, 2), (9, 1), (1, 9), (40, 3)], ids=str)
+def test_few_cells_or_genes_are_no_trouble(shape):
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(3, shape).astype(np.float32) + 1)
+    model, batch = Autoencoder(shape[1], [], AutoencoderConfig(latent=4, width=8)).start_from(counts), Batch.of(counts, np.zeros((shape[0], 0), np.int64))
+    loss = model.loss(batch)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
 def test_cells_all_of_one_size_are_no_trouble():
@@ -146,7 +191,8 @@ def test_the_prior_on_the_weights_is_shared_out_over_the_training_cells():
     """Every cell pays the same, and all cells together pay it once, however many they are."""
     losses = []
     for times in (1, 2, 4):
-        model = trained(dropout=0.0).start_from(sp.vstack([COUNTS] * times).tocsr()).train()
+        model = trained(dropout=0.0).train()
+        model.cells = autoencoder().start_from(sp.vstack([COUNTS] * times).tocsr()).cells
         torch.manual_seed(0)
         losses.append(model.loss(Batch.of(COUNTS, CODES)).detach())
     half, quarter = losses[0] - losses[1], losses[1] - losses[2]

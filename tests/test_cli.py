@@ -88,6 +88,23 @@ def test_guidance_of_one_number_is_for_all_labels(saved, synth, tmp_path):
     assert (ad.read_h5ad(tmp_path / "cells.h5ad").X != synth.sample(40, guidance=2.5, progress=False).X).nnz == 0
 
 
+@pytest.mark.parametrize("post", ["off", "correct", "select", "both"])
+def test_post_guidance_of_each_kind(saved, synth, source, tmp_path, post):
+    """For all commands that sample."""
+    ends = {"cell_type": "B"}, {"cell_type": "T"}
+    for words, expected in {
+        ("sample", saved, "-n", 40): synth.sample(40, post=post, progress=False),
+        ("augment", saved, source, "-l", "cell_type", "--to", 60): synth.augment(source, "cell_type", 60, post=post, progress=False),
+        ("transfer", saved, source, "--set", "donor=1"): synth.transfer(source, {"donor": 1}, post=post, progress=False),
+        ("interpolate", saved, "--from", "cell_type=B", "--to", "cell_type=T", "-n", 40): synth.interpolate(*ends, 40, post=post, progress=False),
+    }.items():
+        done(*words, "--post", post, "--overwrite", "-o", tmp_path / "cells.h5ad")
+        made = ad.read_h5ad(tmp_path / "cells.h5ad")
+        assert (made.X != expected.X).nnz == 0
+        for noted in ("correction", "candidates"):
+            assert made.uns["scld"][noted] == expected.uns["scld"][noted]
+
+
 @pytest.mark.parametrize(("name", "separator"), [("table.csv", ","), ("table.tsv", "\t")])
 def test_cells_listed_in_a_table(saved, tmp_path, name, separator):
     table = pd.DataFrame({"cell_type": ["T", "B", None, "NK"], "donor": [1, None, 0, 1]})
@@ -174,7 +191,8 @@ def test_interpolate_is_the_interpolate_of_python(saved, synth, tmp_path):
 
 def test_info_says_what_is_inside(saved):
     said = run("info", saved).stdout
-    for words in ["120 training cells", "30 genes (1 never seen)", "cell_type: B (40), NK (40), T (40)", "donor: 0 (60), 1 (60)", "autoencoder:", "denoiser:"]:
+    parts = ["autoencoder:", "denoiser:", "critic:"]
+    for words in ["120 training cells", "30 genes (1 never seen)", "cell_type: B (40), NK (40), T (40)", "donor: 0 (60), 1 (60)", *parts]:
         assert words in said
 
 
@@ -211,6 +229,8 @@ OUT = ("-o", "cells.h5ad")
         (("sample", "{saved}", "-n", "3", "-g", "2", "-g", "donor=1", *OUT), "--guidance: got 2 and donor=1"),
         (("sample", "{saved}", "-n", "3", "-g", "2", "-g", "3", *OUT), "--guidance: got 2 and 3"),
         (("sample", "{saved}", "-n", "3", "-g", "type=1", *OUT), "guidance: 'type' is not a label"),
+        (("sample", "{saved}", "-n", "3", "--post", "selct", *OUT), "allowed are 'off', 'correct', 'select', 'both'; did you mean 'select'?"),
+        (("transfer", "{saved}", "{source}", "--set", "donor=1", "--post", "", *OUT), "post: got ''"),
         (("sample", "{saved}", "-n", "3", "--steps", "0", *OUT), "steps: got 0"),
         (("sample", "{saved}", "--obs", "no.csv", *OUT), "--obs: no.csv: no such file"),
         (("sample", "{saved}", "--obs", "{source}", *OUT), "not a readable CSV"),

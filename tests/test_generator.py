@@ -8,25 +8,32 @@ import torch
 from small import make_cells
 
 from scld.autoencoder import Autoencoder, Batch
-from scld.config import AutoencoderConfig, DenoiserConfig
+from scld.config import AutoencoderConfig, CriticConfig, DenoiserConfig, SelectorConfig
+from scld.critic import Critic
 from scld.denoiser import Denoiser
-from scld.generator import PAGE, Generator, Plan, Start, alone
+from scld.generator import PAGE, Generator, Plan, Start, _stream, alone
 from scld.sampler import schedule
+from scld.selector import Selector
 
 COUNTS = sp.csr_matrix(make_cells(60, 12).X)
 CODES = np.random.default_rng(0).integers(0, 3, (1000, 1))
 PLAN = Plan(schedule(4, 0.01, 80.0, 7.0), (1.5,), seed=3)
 
 
+POSTS = {"off": PLAN, "correct": replace(PLAN, correction=1.0), "select": replace(PLAN, candidates=4), "both": replace(PLAN, correction=1.0, candidates=4)}
+
+
 def make(library=(2.0, 4.0)):
     torch.manual_seed(0)
     autoencoder = Autoencoder(12, [3], AutoencoderConfig(latent=4, width=16)).start_from(COUNTS).eval()
-    denoiser = Denoiser(5, [3], DenoiserConfig(width=64)).eval()
+    denoiser, critic = Denoiser(5, [3], DenoiserConfig(width=64)).eval(), Critic(5, [3], CriticConfig(width=16)).eval()
     with torch.no_grad():
-        for parameter in [*autoencoder.parameters(), *denoiser.parameters()]:
+        for parameter in [*autoencoder.parameters(), *denoiser.parameters(), *critic.parameters()]:
             parameter.add_(0.2 * torch.randn_like(parameter))
         autoencoder.log_dispersion.fill_(9.0)  # nearly Poisson: what varies more comes from the latents
-    return Generator(autoencoder, denoiser, torch.tensor([0.0, 0.0, 0.0, 0.0, 3.0]), torch.ones(5), library)
+    others, config = sp.csr_matrix(make_cells(60, 12, seed=1).X), SelectorConfig(components=5, trees=20, leaf=5, rate=0.3)
+    selector = Selector.of(others, COUNTS, others, (CODES[:60], CODES[60:120]), config, seed=0)
+    return Generator(autoencoder, denoiser, torch.tensor([0.0, 0.0, 0.0, 0.0, 3.0]), torch.ones(5), library, critic, selector)
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +56,68 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_any_number_of_threads_gives_the_same_bytes(generator, threads):
+@pytest.mark.parametrize("post", POSTS)
+def test_any_number_of_threads_gives_the_same_bytes(generator, threads, post):
     threads(1)
-    alone = cells(generator)
-    threads(4)
-    assert same(alone, cells(generator))
-    assert torch.get_num_threads() == 4
+    alone = cells(generator, plan=POSTS[post])
+    for number in (2, 4):
+        threads(number)
+        assert same(alone, cells(generator, plan=POSTS[post]))
+        assert torch.get_num_threads() == number
 
 
+@pytest.mark.parametrize("post", POSTS)
 @pytest.mark.parametrize("n", [1, PAGE, 300])
-def test_fewer_cells_are_the_first_of_many(generator, n):
-    assert same(cells(generator, CODES[:n]), cells(generator)[:n])
+def test_fewer_cells_are_the_first_of_many(generator, n, post):
+    assert same(cells(generator, CODES[:n], POSTS[post]), cells(generator, plan=POSTS[post])[:n])
 
 
-def test_a_cell_does_not_depend_on_the_labels_of_others(generator):
+@pytest.mark.parametrize("post", POSTS)
+def test_a_cell_does_not_depend_on_the_labels_of_others(generator, post):
     others = CODES.copy()
     others[1::2] = (others[1::2] + 1) % 3
-    assert same(cells(generator)[::2], cells(generator, others)[::2])
+    assert same(cells(generator, plan=POSTS[post])[::2], cells(generator, others, POSTS[post])[::2])
+
+
+def test_a_selected_cell_is_one_of_its_candidates_and_the_first_is_what_comes_without_selection(generator):
+    candidates = [generator._candidate(number, 1, CODES[:PAGE], PLAN, None).toarray() for number in range(4)]
+    np.testing.assert_array_equal(candidates[0], generator.page(1, CODES[:PAGE], PLAN).toarray())
+    selected = generator.page(1, CODES[:PAGE], POSTS["select"]).toarray()
+    is_one = np.array([(candidate == selected).all(axis=1) for candidate in candidates])
+    assert is_one.any(axis=0).all()
+    assert (is_one.sum(axis=1) > 0).all()
+    differ = [(one != other).any(axis=1).mean() for i, one in enumerate(candidates) for other in candidates[:i]]
+    assert min(differ) > 0.99
+
+
+def test_selection_goes_by_the_odds(generator):
+    """Chances that the quantiles are read off are those of the selector: the chosen have higher odds, by as much as the law says."""
+    codes = CODES[:PAGE]
+    expected, found = [], []
+    for page in range(8):
+        log_odds = np.stack([generator.selector.log_odds(generator._candidate(number, page, codes, PLAN, None), codes) for number in range(4)])
+        chances = np.exp(log_odds) / np.exp(log_odds).sum(axis=0)
+        expected.append((chances * log_odds).sum(axis=0))
+        found.append(generator.selector.log_odds(generator.page(page, codes, POSTS["select"]), codes))
+    difference = np.concatenate(found) - np.concatenate(expected)
+    assert np.concatenate(expected).std() > 0
+    assert abs(difference.mean()) < 5 * difference.std() / np.sqrt(8 * PAGE)
+    assert np.concatenate(found).mean() > log_odds.mean() + 0.1
+
+
+def test_a_correction_moves_the_latents_up_the_critics_slope(generator):
+    """In a single step, which returns the denoised point itself."""
+    codes, step = CODES[:PAGE], replace(PLAN, sigmas=torch.tensor([2.0, 0.0]))
+    moved = generator.latents(0, codes, replace(step, correction=0.1)) - generator.latents(0, codes, step)
+    x = (2 * torch.from_numpy(_stream(PLAN.seed, 0, 0).standard_normal((PAGE, 5), dtype=np.float32))).requires_grad_()
+    slope = torch.autograd.grad(generator.critic(x, torch.full((PAGE,), 2.0), torch.from_numpy(codes)).sum(), x)[0]
+    expected = 0.1 * 2.0**2 * slope
+    torch.testing.assert_close(moved, expected * (generator.critic.config.clip / expected.norm(dim=1, keepdim=True)).clamp_max(1), rtol=1e-3, atol=1e-5)
+    assert not moved.requires_grad
+
+
+def test_without_critics_there_is_no_post_guidance(generator):
+    assert same(cells(replace(generator, critic=None), plan=POSTS["correct"]), cells(generator))
 
 
 def test_labels_weights_and_seeds_all_tell(generator):
@@ -87,13 +139,15 @@ POINTS = np.random.default_rng(1).standard_normal((1000, 5)).astype(np.float32)
 PART = replace(PLAN, sigmas=schedule(20, 0.01, 20.0, 7.0, 0.5))
 
 
+@pytest.mark.parametrize("post", ["off", "both"])
 @pytest.mark.parametrize("keep", [False, True])
-def test_cells_with_a_start_are_the_same_for_any_number_of_threads_too(generator, threads, keep):
+def test_cells_with_a_start_are_the_same_for_any_number_of_threads_too(generator, threads, keep, post):
     threads(1)
-    alone_ = cells(generator, plan=PART, start=Start(POINTS, keep))
+    plan = replace(POSTS[post], sigmas=PART.sigmas)
+    alone_ = cells(generator, plan=plan, start=Start(POINTS, keep))
     threads(4)
-    assert same(alone_, cells(generator, plan=PART, start=Start(POINTS, keep)))
-    assert same(alone_[:300], cells(generator, CODES[:300], PART, Start(POINTS[:300], keep)))
+    assert same(alone_, cells(generator, plan=plan, start=Start(POINTS, keep)))
+    assert same(alone_[:300], cells(generator, CODES[:300], plan, Start(POINTS[:300], keep)))
 
 
 def normal(x, sigma, labels):
@@ -116,7 +170,7 @@ def test_a_start_is_kept_but_for_the_noise_it_was_given(generator, strength):
 
 def test_a_kept_library_size_is_that_of_the_start(generator):
     for strength in (0.1, 0.9):
-        plan, start = replace(PLAN, sigmas=schedule(20, 0.01, 20.0, 7.0, strength)), Start(POINTS[:PAGE], True)
+        plan, start = replace(POSTS["correct"], sigmas=schedule(20, 0.01, 20.0, 7.0, strength)), Start(POINTS[:PAGE], True)
         assert torch.equal(generator.latents(0, CODES[:PAGE], plan, start)[:, -1], torch.from_numpy(POINTS[:PAGE, -1]))
 
 

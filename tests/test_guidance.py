@@ -3,7 +3,7 @@ import torch
 
 from scld.config import DenoiserConfig
 from scld.denoiser import Denoiser
-from scld.guidance import pre_guided
+from scld.guidance import post_guided, pre_guided
 from scld.schema import MISSING
 
 X, SIGMA = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.linspace(0.1, 5, 6)
@@ -100,3 +100,63 @@ def test_the_labels_asked_for_stay_as_they_are():
     labels = LABELS.clone()
     pre_guided(Counting(), labels, (2.0, 3.0))(X, SIGMA)
     assert torch.equal(labels, LABELS)
+
+
+# Post-guidance
+
+MEAN, SD, NONE = torch.tensor([0.7, -1.5], dtype=torch.float64), 0.6, torch.zeros(50, 0, dtype=torch.long)
+POINTS = 3 * torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def normal_denoiser(mean, sd):
+    """The exact posterior mean for normal data."""
+    return lambda x, sigma: (sd**2 * x + sigma[:, None] ** 2 * mean) / (sd**2 + sigma[:, None] ** 2)
+
+
+def log_ratio(x, sigma, labels):
+    """Of the noisy densities of real cells, N(MEAN, SD), and of the model's, N(0, 1)."""
+    real = torch.distributions.Normal(MEAN, (SD**2 + sigma[:, None] ** 2).sqrt())
+    model = torch.distributions.Normal(0.0, (1 + sigma[:, None] ** 2).sqrt())
+    return (real.log_prob(x) - model.log_prob(x)).sum(1)
+
+
+@pytest.mark.parametrize("level", [0.01, 0.3, 1.0, 7.0, 20.0])
+def test_the_exact_critic_turns_the_models_denoiser_into_that_of_real_cells(level):
+    sigma = torch.full((50,), level, dtype=torch.float64)
+    corrected = post_guided(normal_denoiser(0.0, 1.0), log_ratio, NONE, weight=1.0, most=float("inf"))(POINTS, sigma)
+    torch.testing.assert_close(corrected, normal_denoiser(MEAN, SD)(POINTS, sigma))
+
+
+def test_a_correction_goes_with_its_weight():
+    sigma, plain = torch.linspace(0.1, 5, 50, dtype=torch.float64), normal_denoiser(0.0, 1.0)
+    moves = [post_guided(plain, log_ratio, NONE, weight, float("inf"))(POINTS, sigma) - plain(POINTS, sigma) for weight in (0.0, 0.5, 2.0)]
+    assert (moves[0] == 0).all()
+    torch.testing.assert_close(4 * moves[1], moves[2])
+
+
+def test_a_correction_is_never_longer_than_the_most():
+    """A longer one keeps its direction, a shorter one stays as it is."""
+    sigma, plain = torch.linspace(0.1, 5, 50, dtype=torch.float64), normal_denoiser(0.0, 1.0)
+    free, bound = (post_guided(plain, log_ratio, NONE, 1.0, most)(POINTS, sigma) - plain(POINTS, sigma) for most in (float("inf"), 0.8))
+    length = free.norm(dim=1)
+    assert (length > 0.8).any()
+    assert (length < 0.8).any()
+    torch.testing.assert_close(bound.norm(dim=1), length.clamp_max(0.8))
+    torch.testing.assert_close(torch.nn.functional.cosine_similarity(bound, free), torch.ones(50, dtype=torch.float64))
+
+
+def test_corrections_need_no_gradients_switched_on_and_leave_none_behind():
+    sigma = torch.ones(50, dtype=torch.float64)
+    expected = post_guided(normal_denoiser(0.0, 1.0), log_ratio, NONE, 1.0, 1.0)(POINTS, sigma)
+    with torch.no_grad():
+        corrected = post_guided(normal_denoiser(0.0, 1.0), log_ratio, NONE, 1.0, 1.0)(POINTS, sigma)
+    assert torch.equal(corrected, expected)
+    assert not corrected.requires_grad
+    assert not POINTS.requires_grad
+
+
+def test_the_critic_is_asked_about_the_labels():
+    labels = torch.tensor([[0], [1], [MISSING]])
+    lean = lambda x, sigma, labels: x[:, 0] * labels[:, 0]  # noqa: E731
+    moved = post_guided(lambda x, sigma: x, lean, labels, 1.0, 9.0)(torch.zeros(3, 2), torch.ones(3))
+    assert moved.tolist() == [[0, 0], [1, 0], [-1, 0]]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -26,7 +27,9 @@ def sample(synth, *args, **more):
 def model(synth):
     """All that a fit makes, as bytes."""
     generator = synth._generator
-    tensors = [*generator.autoencoder.state_dict().values(), *generator.denoiser.state_dict().values(), generator.centre, generator.scale]
+    networks = [generator.autoencoder, generator.denoiser, generator.critic]
+    tensors = [tensor for network in networks for tensor in network.state_dict().values()]
+    tensors += [generator.centre, generator.scale, *generator.selector.tensors().values()]
     return b"".join(tensor.numpy().tobytes() for tensor in tensors), generator.library, synth.genes.to_dict(), synth.schema.to_json()
 
 
@@ -89,13 +92,13 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("part", ["autoencoder", "denoiser"])
+@pytest.mark.parametrize("part", ["autoencoder", "denoiser", "critic"])
 def test_an_interrupted_fit_goes_on(cells, tmp_path, monkeypatch, part):
-    """In the middle of either training; the end is that of an uninterrupted fit, and nothing of the interruption is left."""
+    """In the middle of any training; the end is that of an uninterrupted fit, and nothing of the interruption is left."""
     training = {**QUICK, "rounds": 4, "save_seconds": 0.0}
-    config = Config.from_dict({**TINY, "autoencoder_training": training, "denoiser_training": training})
+    config = Config.from_dict({**TINY, **dict.fromkeys(["autoencoder_training", "denoiser_training", "critic_training"], training)})
     whole = fit(cells, config=config)
-    usual, rounds = scld.synthesizer.train, []
+    usual, rounds = scld.fitting.train, []
 
     def train(*args, stop, progress=None, **more):
         *args, inner = args
@@ -109,13 +112,13 @@ def test_an_interrupted_fit_goes_on(cells, tmp_path, monkeypatch, part):
         return usual(*args, watched)
 
     path = tmp_path / "a.scld"
-    monkeypatch.setattr("scld.synthesizer.train", lambda *args: train(*args, stop=True))
+    monkeypatch.setattr("scld.fitting.train", lambda *args: train(*args, stop=True))
     with pytest.raises(Stop):
         fit(cells, config=config, checkpoint=path)
     with pytest.raises(scld.CheckpointError, match="interrupted"):
         scld.load(path)
     rounds.clear()
-    monkeypatch.setattr("scld.synthesizer.train", lambda *args: train(*args, stop=False))
+    monkeypatch.setattr("scld.fitting.train", lambda *args: train(*args, stop=False))
     resumed = fit(cells, config=config, checkpoint=path)
     assert (part, 1) not in rounds
     assert (part, 3) in rounds
@@ -126,7 +129,7 @@ def test_an_interrupted_fit_goes_on(cells, tmp_path, monkeypatch, part):
 
 def test_an_unfinished_fit_of_other_cells_is_not_taken_up(cells, tmp_path, monkeypatch):
     path = tmp_path / "a.scld"
-    monkeypatch.setattr("scld.synthesizer.train", lambda *args: (_ for _ in ()).throw(Stop))
+    monkeypatch.setattr("scld.fitting.train", lambda *args: (_ for _ in ()).throw(Stop))
     for other in (cells, cells):
         with pytest.raises(Stop):
             fit(other, checkpoint=path)
@@ -143,7 +146,7 @@ def test_a_failed_second_fit_does_not_leave_half_a_model(cells, config, monkeypa
     with pytest.raises(DataError, match="needs at least 20"):
         synth.fit(cells[:5].copy(), progress=False)
     assert model(synth) == before
-    monkeypatch.setattr("scld.synthesizer.train", lambda *args: (_ for _ in ()).throw(Stop))
+    monkeypatch.setattr("scld.fitting.train", lambda *args: (_ for _ in ()).throw(Stop))
     with pytest.raises(Stop):
         synth.fit(make_cells(60, 7), progress=False)
     with pytest.raises(RequestError, match="not fitted"):
@@ -388,6 +391,93 @@ def test_guidance_within_an_interval(synth):
     assert (sample(fit(make_cells(), config=within), 50).X != sample(synth, 50).X).nnz == 0
 
 
+# Post-guidance
+
+POSTS = ["off", "correct", "select", "both"]
+
+
+@pytest.fixture
+def adjusted(saved):
+    """The same model under other settings of sampling."""
+
+    def adjust(**settings):
+        loaded = scld.load(saved)
+        loaded.config = replace(loaded.config, sampling=replace(loaded.config.sampling, **settings))
+        return loaded
+
+    return adjust
+
+
+def test_each_kind_gives_cells_of_its_own_and_is_noted(synth, tmp_path):
+    made = {post: sample(synth, 100, post=post) for post in POSTS}
+    for i, one in enumerate(POSTS):
+        assert all((made[one].X != made[other].X).nnz for other in POSTS[:i])
+        pd.testing.assert_frame_equal(made[one].obs, made["off"].obs)
+        made[one].write_h5ad(tmp_path / "cells.h5ad")
+        noted, sampling = ad.read_h5ad(tmp_path / "cells.h5ad").uns["scld"], synth.config.sampling
+        assert noted["correction"] == (sampling.correction if one in ("correct", "both") else 0)
+        assert noted["candidates"] == (sampling.candidates if one in ("select", "both") else 1)
+
+
+def test_off_is_a_single_candidate_and_no_correction(synth, adjusted):
+    off = sample(synth, 300, post="off")
+    check_same(off, sample(adjusted(candidates=1), 300, post="select"))
+    check_same(off, sample(adjusted(correction=0.0), 300, post="correct"))
+    assert (off.X != sample(synth, 300, post="both").X).nnz
+
+
+@pytest.mark.parametrize("post", POSTS)
+def test_what_is_left_out_is_the_models_own_kind(adjusted, post):
+    model_ = adjusted(post=post)
+    check_same(sample(model_, 50), sample(model_, 50, post=post))
+
+
+@pytest.mark.parametrize("post", ["select", "both"])
+def test_the_same_bytes_for_any_number_of_threads_and_any_batch_size(synth, post):
+    """And whether there are more cells or not."""
+    before, whole = torch.get_num_threads(), sample(synth, 700, post=post, seed=2)
+    try:
+        for threads, size in [(1, 64), (2, 300), (2, 1)]:
+            torch.set_num_threads(threads)
+            pieces = list(synth.stream(700 if size > 1 else 3, post=post, seed=2, batch_size=size, progress=False))
+            X = sp.vstack([piece.X for piece in pieces])
+            assert (whole.X[: X.shape[0]] != X).nnz == 0
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("post", ["correct", "select", "both"])
+def test_saved_and_loaded_the_critics_are_the_same(synth, saved, post):
+    check_same(sample(scld.load(saved), 300, post=post), sample(synth, 300, post=post))
+
+
+@pytest.mark.parametrize("post", POSTS)
+def test_post_guidance_reaches_all_that_samples(synth, adjusted, post):
+    """What is made is what the model's own kind would give; a transfer at full strength is a sample."""
+    cells, own = make_cells(90), adjusted(post=post)
+    whole = synth.transfer(cells, {"cell_type": "B"}, strength=1.0, post=post, progress=False)
+    assert (whole.X != sample(synth, obs=cells.obs.assign(cell_type="B"), post=post).X).nnz == 0
+    for made, expected in [
+        (synth.augment(cells, "cell_type", 60, post=post, progress=False), own.augment(cells, "cell_type", 60, progress=False)),
+        (synth.transfer(cells, {"cell_type": "B"}, post=post, progress=False), own.transfer(cells, {"cell_type": "B"}, progress=False)),
+        (
+            synth.interpolate({"cell_type": "B"}, {"cell_type": "T"}, 50, post=post, progress=False),
+            own.interpolate({"cell_type": "B"}, {"cell_type": "T"}, 50, progress=False),
+        ),
+    ]:
+        check_same(made, expected)
+        other = synth.config.sampling
+        assert (made.uns["scld"]["candidates"], made.uns["scld"]["correction"]) == (
+            other.candidates if post in ("select", "both") else 1,
+            other.correction if post in ("correct", "both") else 0.0,
+        )
+
+
+def test_a_path_is_made_with_the_kind_it_notes(synth):
+    kinds = [synth.interpolate({"cell_type": "B"}, {"cell_type": "T"}, 100, post=post, progress=False) for post in ("off", "select")]
+    assert (kinds[0].X != kinds[1].X).nnz
+
+
 def test_steps_tell(synth):
     assert (sample(synth, 50, steps=1).X != sample(synth, 50, steps=8).X).nnz
 
@@ -421,6 +511,9 @@ NAN = float("nan")
         ({"n": 3, "guidance_interval": 1.0}, ["guidance_interval: got 1.0"]),
         ({"n": 3, "guidance_interval": "12"}, ["guidance_interval: got '12'"]),
         ({"n": 3, "guidance_interval": (1, 2, 3)}, ["guidance_interval: got (1, 2, 3)"]),
+        ({"n": 3, "post": "selct"}, ["post: got 'selct'", "'off', 'correct', 'select', 'both'", "did you mean 'select'?"]),
+        ({"n": 3, "post": True}, ["post: got True", "'off'"]),
+        ({"n": 3, "post": ["select"]}, ["post: got ['select']", "'both'"]),
         ({"n": 3, "steps": 0}, ["steps: got 0", "from 1"]),
         ({"n": 3, "steps": 10**9}, ["steps: got 1000000000", "to 10,000"]),
         ({"n": 3, "seed": -1}, ["seed: got -1", "from 0"]),
@@ -542,15 +635,3 @@ def test_categories_keep_their_order_and_those_without_cells_are_gone(cells):
     stage = sample(fit(cells, labels=["stage"]), 20).obs["stage"]
     assert list(stage.cat.categories) == ["early", "late"]
     assert stage.cat.ordered
-
-
-def test_a_rare_category_is_kept_for_training(cells):
-    """Held-out cells come from common categories, so that the few of a rare one are learnt from."""
-    from scld.synthesizer import _split
-
-    codes = np.repeat([0, 1, 2], [100, 5, 40])[:, None]
-    for seed in range(20):
-        train, held_out = _split(codes, 0.1, seed)
-        assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(145))
-        assert 1 not in codes[held_out.numpy()]
-        assert len(held_out) == 14

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scld.components import log_normalised, principal_components
 from scld.config import AutoencoderConfig
 from scld.likelihood import log_likelihood
 from scld.schema import MISSING
@@ -90,7 +91,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         width = config.width
         self.config = config
-        self.gene_weights = nn.Parameter(torch.randn(genes, width) * 0.003)
+        self.gene_weights = nn.Parameter(torch.randn(genes, width) * 0.0003)
+        self.gene_offset = nn.Parameter(torch.zeros(width))
         posterior = nn.Linear(width, 2 * config.latent)
         self.encoder = nn.Sequential(*_layer(width, config.dropout), nn.Linear(width, width), *_layer(width), posterior)
         with torch.no_grad():  # begin nearly certain, or the prior switches coordinates off before the decoder has learnt to use them
@@ -108,7 +110,7 @@ class Autoencoder(nn.Module):
         self.register_buffer("library_sd", torch.ones(()))
 
     def start_from(self, counts: sp.csr_matrix) -> Autoencoder:
-        """Begin where the training counts ``[cells, genes]`` are on the whole: gene shares, dispersions, library sizes."""
+        """Begin where the training counts ``[cells, genes]`` are on the whole: gene shares, dispersions, library sizes, principal components."""
         library = np.log(np.asarray(counts.sum(axis=1)).ravel())
         mean = np.asarray(counts.mean(axis=0)).ravel()
         variance = np.asarray(counts.multiply(counts).mean(axis=0)).ravel() - mean**2
@@ -120,7 +122,18 @@ class Autoencoder(nn.Module):
             self.usual_log_share.copy_(torch.from_numpy(np.log((mean + 1e-6) / mean.sum())))
             self.log_share.bias.copy_(self.usual_log_share)
             self.log_dispersion.copy_(torch.from_numpy(np.log(dispersion.clip(0.1, 100))))
+        self._read_components(counts)
         return self
+
+    def _read_components(self, counts: sp.csr_matrix) -> None:
+        """Let the first inputs of the network be principal components, or splits that few genes tell, such as sex, are learnt too late to be kept."""
+        some = counts[:: -(-counts.shape[0] // self.config.component_cells)]  # evenly, for cells often come sorted
+        matrix = log_normalised(some, float(self.library_mean.exp()))
+        loadings, mean, variance = principal_components(matrix, min(self.config.components, self.config.width))
+        loadings = loadings / np.sqrt(variance.clip(1e-6))
+        with torch.no_grad():
+            self.gene_weights[:, : len(variance)] = torch.from_numpy(loadings)
+            self.gene_offset[: len(variance)] = torch.from_numpy(-mean @ loadings)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of each cell's latent point, ``[cells, latent + 1]`` and ``[cells, latent]``: the library size is certain."""
@@ -128,7 +141,7 @@ class Autoencoder(nn.Module):
         scaled = torch.log1p(batch.counts * (self.library_mean - log_library).exp()[batch.rows])
         matrix = _sparse(batch.matrix.crow_indices(), batch.genes, scaled, batch.matrix.shape)
         hidden: Tensor = _SparseProduct.apply(matrix, self.gene_weights)  # type: ignore[no-untyped-call]
-        mean, log_variance = self.encoder(hidden).chunk(2, dim=1)
+        mean, log_variance = self.encoder(hidden + self.gene_offset).chunk(2, dim=1)
         return torch.cat([mean, log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
 
     def decode(self, latent: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
     manifest.json            format version, scld version, settings, training summary
     schema.json              labels, categories, joint frequencies; mean and sd of the latents
     genes.csv                gene names in training order, and whether training saw a count of them
-    <part>.safetensors       one file a network
+    <part>.safetensors       one file a network, and one for the selector's trees
     resume/                  state of an unfinished fit; deletable
 """
 
@@ -34,7 +34,7 @@ class Checkpoint:
     manifest: dict[str, Any]
     schema: dict[str, Any]
     genes: pd.DataFrame  # columns: gene, seen
-    parts: dict[str, dict[str, Tensor]]  # name -> state dict of one network
+    parts: dict[str, dict[str, Tensor]]  # name -> tensors of one part
 
 
 def check_output(path: Path, overwrite: bool) -> None:

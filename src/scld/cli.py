@@ -61,9 +61,11 @@ _quiet = click.option("--quiet", is_flag=True, help="No progress bars.")
 _layer = click.option("--layer", help="Layer that holds the raw counts; X if left out.")
 _cells_out = click.option("-o", "--output", type=_out, required=True, help=".h5ad file or .zarr store to write.")
 _unseen = click.option("--unseen", is_flag=True, help="Allow combinations of labels that training never saw.")
+_TRAINED = ("autoencoder", "denoiser", "critic")
 _HOW = (
     click.option("-g", "--guidance", "guidances", multiple=True, metavar="[LABEL=]WEIGHT", help="1 follows the labels, more exaggerates; per label if named."),
     click.option("--guidance-interval", type=float, nargs=2, metavar="LOW HIGH", help="Noise levels that guidance is kept to."),
+    click.option("--post", metavar="off|correct|select|both", help="Post-guidance: follow the critics, choose by them, or both; the model's own if left out."),
     click.option("--steps", type=int, help="Solver steps."),
     click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same cells."),
 )
@@ -104,7 +106,7 @@ def fit(source: str, labels: tuple[str, ...], output: Path, layer: str | None, s
 
     synth = Synthesizer(labels, seed=seed, device=device).fit(source, layer=layer, checkpoint=output, overwrite=overwrite, progress=not quiet)
     summary = synth.summary
-    click.echo(f"Fitted {summary['cells']:,} cells in {summary['autoencoder']['seconds'] + summary['denoiser']['seconds']:.0f} s: {output}")
+    click.echo(f"Fitted {summary['cells']:,} cells in {sum(summary[part]['seconds'] for part in _TRAINED):.0f} s of training: {output}")
     where = [f"--where={label.name}={label.categories[0]}" for label in synth.schema.labels[:1]]
     click.echo("Next: " + shlex.join(["scld", "sample", str(output), "-n", "1000", *where, "-o", "cells.h5ad"]))
 
@@ -114,6 +116,7 @@ def fit(source: str, labels: tuple[str, ...], output: Path, layer: str | None, s
     epilog="""scld sample atlas.scld -n 10000 -o cells.h5ad
     scld sample atlas.scld -n 500 --where cell_type="plasma cell" --guidance 1.5 -o plasma.h5ad
     scld sample atlas.scld -n 500 -w cell_type="plasma cell" -w tissue=liver --unseen -o plasma.h5ad
+    scld sample atlas.scld -n 500 --post off -o cells.h5ad
     scld sample atlas.scld --obs table.csv -o cells.h5ad""",
 )
 @click.argument("checkpoint", type=_out)
@@ -134,6 +137,7 @@ def sample(
     unseen: bool,
     guidances: tuple[str, ...],
     guidance_interval: tuple[float, float] | None,
+    post: str | None,
     steps: int | None,
     seed: int,
     output: Path,
@@ -151,7 +155,7 @@ def sample(
     guidance = _guidance(guidances)
     synth = load(checkpoint, device=device)
     where, table = _where(wheres, synth.labels) or None, None if obs is None else _table(obs, synth.schema)
-    how = {"guidance": guidance, "guidance_interval": guidance_interval, "steps": steps, "seed": seed, "progress": not quiet}
+    how = {"guidance": guidance, "guidance_interval": guidance_interval, "post": post, "steps": steps, "seed": seed, "progress": not quiet}
     _wrote(write(synth.stream(n, where=where, obs=table, unseen=unseen, **how), output, overwrite), synth, output)  # type: ignore[arg-type]
     label = [f"--label={name}" for name in synth.labels[:1]]
     click.echo("Next: " + shlex.join(["scld", "evaluate", "--train", "train.h5ad", "--test", "test.h5ad", str(output), *label, "-o", "report.html"]))
@@ -236,7 +240,8 @@ def _edited(checkpoint: Path, output: Path, overwrite: bool, how: dict[str, Any]
     from scld.synthesizer import load
 
     check_output(output, overwrite)
-    options = {"guidance": _guidance(how["guidances"]), "progress": not how["quiet"], **{name: how[name] for name in ("guidance_interval", "steps", "seed")}}
+    same = {name: how[name] for name in ("guidance_interval", "post", "steps", "seed")}
+    options = {"guidance": _guidance(how["guidances"]), "progress": not how["quiet"], **same}
     synth = load(checkpoint, device=how["device"])
     _wrote(write([work(synth, options)], output, overwrite), synth, output)
 
@@ -321,7 +326,7 @@ def info(checkpoint: Path) -> None:
     for label in synth.schema.labels:
         cells = synth.schema.category_cells(label.name)
         click.echo(f"  {label.name}: " + ", ".join(f"{category} ({count:,})" for category, count in cells.items()))
-    for part in ("autoencoder", "denoiser"):
+    for part in _TRAINED:
         course = synth.summary[part]
         click.echo(f"  {part}: {course['steps']:,} steps in {course['seconds']:.0f} s, best of {len(course['validation'])} rounds: {course['best_round'] + 1}")
 

@@ -34,7 +34,9 @@ class AutoencoderConfig(_Checked):
     encoder_sd: float = 0.003  # scale of the prior on each gene's weights into the network; without it a few thousand cells are soon overfitted
     decoder_sd: float = 0.03  # the same for the weights out of the network
     slope_sd: float = 0.5  # sd of the prior on the power of its mean that a gene's dispersion follows
-    spike_rate: float = 0.0  # expected share of counts that are spikes
+    spike_rate: float = 1e-5  # expected spikes a count: single high counts that no dispersion of their gene explains
+    components: int = 32  # principal components that the encoder begins with
+    component_cells: int = 10_000  # that these are computed from
     dispersion_rate: float = 20.0  # dispersions learn this much faster: at the networks' own rate they stay near their start
 
 
@@ -52,6 +54,32 @@ class DenoiserConfig(_Checked):
 
 
 @dataclass(frozen=True)
+class CriticConfig(_Checked):
+    """The critic of latent points at every noise level: real against generated."""
+
+    width: int = 128
+    dropout: float = 0.2
+    label_width: int = 8
+    label_dropout: float = 0.1
+    clip: float = 1.0  # largest move of a denoised point, in units of the latents' sd: where the critic is sure, it is mostly wrong
+
+
+@dataclass(frozen=True)
+class SelectorConfig(_Checked):
+    """The critic of finished cells: boosted trees on principal components, depth and genes detected."""
+
+    components: int = 50
+    generated: int = 4  # generated cells for each real one, to learn from
+    most_cells: int = 5000  # real ones, to learn from
+    trees: int = 150
+    depth: int = 4
+    rate: float = 0.05
+    share: float = 0.5  # of the cells, for each tree
+    leaf: int = 20  # cells in it at least
+    clip: float = 4.0  # largest log-odds
+
+
+@dataclass(frozen=True)
 class TrainingConfig(_Checked):
     """One training run: see `scld.train`."""
 
@@ -60,7 +88,7 @@ class TrainingConfig(_Checked):
     steps: int = 1500  # at least
     epochs: int = 4  # at least: large data take more steps
     rounds: int = 30  # looks at the held-out cells, evenly spaced
-    patience: int = 6  # rounds without gain before stopping
+    patience: int = 4  # rounds without gain before stopping
     average: float = 0.98  # decay of the averaged weights, a step
     clip: float = 100.0  # largest norm of the gradient
     validation_repeats: int = 1  # draws of the noise for each held-out cell
@@ -78,6 +106,9 @@ class SamplingConfig(_Checked):
     sigma_min: float = 0.01  # relative to latents of unit variance
     sigma_max: float = 20.0  # far wider than the data, whose sd is 1; wider still only spreads the steps thinner
     rho: float = 7.0  # EDM's spacing of noise levels
+    post: str = "select"  # post-guidance: off, correct, select or both
+    candidates: int = 4  # finished cells that selection chooses one of
+    correction: float = 1.0  # weight of the critic's gradient
 
 
 @dataclass(frozen=True)
@@ -111,6 +142,11 @@ class Config:
     denoiser_training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(learning_rate=2e-3, batch=256, steps=4000, epochs=10, average=0.995, clip=1.0, validation_repeats=8)
     )
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    critic_training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(learning_rate=1e-3, batch=512, steps=600, epochs=1, rounds=12, patience=2, average=0.98, clip=1.0)
+    )
+    selector: SelectorConfig = field(default_factory=SelectorConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     editing: EditingConfig = field(default_factory=EditingConfig)
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 LABEL = "cell_type"
 TARGET = "CD14+ monocyte"
-_QUICK = {"autoencoder_training": {"steps": 60, "rounds": 4, "epochs": 1}, "denoiser_training": {"steps": 100, "rounds": 2, "epochs": 1}}
+_QUICK = {
+    "autoencoder_training": {"steps": 60, "rounds": 4, "epochs": 1},
+    "denoiser_training": {"steps": 100, "rounds": 2, "epochs": 1},
+    "critic_training": {"steps": 30, "rounds": 2, "epochs": 1},
+    "selector": {"generated": 1, "trees": 20},
+}
 
 
 def run(output: Path, *, quick: bool, overwrite: bool, progress: bool, say: Callable[[str], None]) -> None:

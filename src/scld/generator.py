@@ -20,9 +20,11 @@ import torch
 
 from scld.autoencoder import Autoencoder, Batch
 from scld.counts import draw
+from scld.critic import Critic
 from scld.denoiser import Denoiser
-from scld.guidance import pre_guided
+from scld.guidance import post_guided, pre_guided
 from scld.sampler import Denoise, dpm_solver
+from scld.selector import Selector, choose
 
 PAGE = 256
 _MOST_REDRAWS = 100
@@ -31,12 +33,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plan:
-    """How to sample: the noise levels to visit, the guidance weight of each label and where it holds, the seed."""
+    """How to sample: the noise levels to visit, the guidance weight of each label and where it holds, the seed, and post-guidance."""
 
     sigmas: torch.Tensor  # [steps + 1]
     weights: tuple[float, ...]
     seed: int
     interval: tuple[float, float] = (0.0, math.inf)
+    correction: float = 0.0  # weight of the critic's gradient
+    candidates: int = 1  # finished cells that the selector chooses one of
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Generator:
         ``[dims]``, which undo the standardisation of latents.
     library
         Smallest and largest log library size in training; cells are kept within.
+    critic, selector
+        What post-guidance goes by; None before it is trained.
     """
 
     autoencoder: Autoencoder
@@ -70,6 +76,8 @@ class Generator:
     centre: torch.Tensor
     scale: torch.Tensor
     library: tuple[float, float]
+    critic: Critic | None = None
+    selector: Selector | None = None
 
     def pages(self, codes: np.ndarray, plan: Plan, start: Start | None = None) -> Iterator[sp.csr_matrix]:
         """Counts ``[cells, genes]`` of cells with these label codes ``[cells, labels]``, a page at a time, in order.
@@ -87,23 +95,32 @@ class Generator:
             while waiting:
                 yield waiting.popleft().result()
 
-    @torch.inference_mode()
     def page(self, page: int, codes: np.ndarray, plan: Plan, start: Start | None = None) -> sp.csr_matrix:
         """Counts of one page; fewer codes than a page are filled up, for the same arithmetic, and cut off again."""
-        latent = self.latents(page, codes, plan, start) * self.scale + self.centre
+        made = [self._candidate(number, page, codes, plan, start) for number in range(plan.candidates)]
+        if self.selector is None or len(made) == 1:
+            return made[0]
+        log_odds = np.stack([self.selector.log_odds(counts, codes) for counts in made])
+        chosen = choose(log_odds, _stream(plan.seed, page, plan.candidates).random(PAGE)[: len(codes)])
+        return sp.csr_matrix(sp.vstack(made, format="csr")[chosen * len(codes) + np.arange(len(codes))])
+
+    @torch.no_grad()
+    def _candidate(self, number: int, page: int, codes: np.ndarray, plan: Plan, start: Start | None) -> sp.csr_matrix:
+        latent = self.latents(page, codes, plan, start, number) * self.scale + self.centre
         latent[:, -1].clamp_(*self.library)
         log_mean, log_dispersion = self.autoencoder.decode(latent, torch.from_numpy(_filled(codes)).to(latent.device))
         mean, dispersion = log_mean.exp().cpu().numpy(), log_dispersion.exp().cpu().numpy()
-        return _no_empty_cells(mean[: len(codes)], dispersion, plan.seed, page * PAGE)
+        return _no_empty_cells(mean[: len(codes)], dispersion, _other_seed(plan.seed, number * _MOST_REDRAWS), page * PAGE)
 
-    @torch.inference_mode()
-    def latents(self, page: int, codes: np.ndarray, plan: Plan, start: Start | None = None) -> torch.Tensor:
-        """Standardised latent points ``[PAGE, dims]`` of one page of cells."""
+    @torch.no_grad()
+    def latents(self, page: int, codes: np.ndarray, plan: Plan, start: Start | None = None, number: int = 0) -> torch.Tensor:
+        """Standardised latent points ``[PAGE, dims]`` of one page of cells; of a candidate of this number for each."""
         device = self.centre.device
         labels = torch.from_numpy(_filled(codes)).to(device)
-        random = np.random.Generator(np.random.Philox(key=np.array([plan.seed, page], dtype=np.uint64)))
-        noise = torch.from_numpy(random.standard_normal((PAGE, len(self.centre)), dtype=np.float32)).to(device)
+        noise = torch.from_numpy(_stream(plan.seed, page, number).standard_normal((PAGE, len(self.centre)), dtype=np.float32)).to(device)
         denoise = pre_guided(self.denoiser, labels, plan.weights, plan.interval)
+        if self.critic is not None and plan.correction:
+            denoise = post_guided(denoise, self.critic, labels, plan.correction, self.critic.config.clip)
         if start is not None:
             points = torch.from_numpy(start.points).to(device)
             noise = noise + points / plan.sigmas[0].to(device)  # in units of the first level, as the solver takes them
@@ -126,6 +143,15 @@ def alone(work: Callable[[], T]) -> T:
         return pool.submit(work).result()
 
 
+def _stream(seed: int, page: int, number: int) -> np.random.Generator:
+    """The random numbers of one candidate of one page."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed, page], dtype=np.uint64), counter=np.array([0, 0, 0, number], dtype=np.uint64)))
+
+
+def _other_seed(seed: int, number: int) -> int:
+    return (seed + number * 0x5851F42D4C957F2D) & 2**63 - 1
+
+
 def _filled(rows: np.ndarray) -> np.ndarray:
     return np.resize(rows, (PAGE, rows.shape[1]))
 
@@ -144,7 +170,7 @@ def _no_empty_cells(mean: np.ndarray, dispersion: np.ndarray, seed: int, first: 
         empty = np.diff(drawn.indptr) == 0
         if not empty.any():
             break
-        another = draw(mean, dispersion, seed + again * 0x5851F42D4C957F2D & 2**63 - 1, first)
+        another = draw(mean, dispersion, _other_seed(seed, again), first)
         drawn = sp.csr_matrix(sp.diags_array((~empty).astype(np.float32)) @ drawn + sp.diags_array(empty.astype(np.float32)) @ another)
     return drawn
 

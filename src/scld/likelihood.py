@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-
 FEWEST_IN_SPIKE = 5  # smaller counts are common anyway: no spike is told from them
 
 

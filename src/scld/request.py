@@ -16,6 +16,7 @@ from scld.generator import Plan, Start
 from scld.sampler import schedule
 from scld.schema import MISSING, Schema
 
+POSTS = {"off": (False, False), "correct": (True, False), "select": (False, True), "both": (True, True)}  # post-guidance: correct, select
 SEEN = "seen_in_training"  # the obs column that marks combinations of labels that training never saw
 
 
@@ -105,6 +106,7 @@ def plan_of(
     labels: Sequence[str],
     sampling: SamplingConfig,
     guidance_interval: tuple[float, float] | None = None,
+    post: str | None = None,
     strength: float = 1.0,
 ) -> Plan:
     """How to sample; what is left out comes from the settings. A strength below 1 starts partly up the noise levels."""
@@ -120,7 +122,16 @@ def plan_of(
         if not isinstance(weight, Real) or not 0 <= weight <= 100:
             raise RequestError(f"guidance: got {weight!r}; allowed are numbers from 0 to 100 (1 follows the labels, 1.5 to 3 exaggerates them)")
     sigmas = schedule(steps, sampling.sigma_min, sampling.sigma_max, sampling.rho, _checked_strength(strength))
-    return Plan(sigmas, tuple(map(float, by_label.values())), seed, _interval(guidance_interval, labels, sampling))
+    interval = _interval(guidance_interval, labels, sampling)
+    return Plan(sigmas, tuple(map(float, by_label.values())), seed, interval, *_post(sampling.post if post is None else post, sampling))
+
+
+def _post(kind: object, sampling: SamplingConfig) -> tuple[float, int]:
+    """Weight of the critic's gradient, and number of candidates."""
+    if not isinstance(kind, str) or kind not in POSTS:
+        raise RequestError(f"post: got {kind!r}; allowed are {', '.join(map(repr, POSTS))}{nearest(str(kind), list(POSTS))}")
+    correct, select = POSTS[kind]
+    return sampling.correction * correct, sampling.candidates if select else 1
 
 
 def _interval(given: object, labels: Sequence[str], sampling: SamplingConfig) -> tuple[float, float]:

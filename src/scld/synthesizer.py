@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,29 +13,29 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from scld import __version__
 from scld import checkpoint as disk
-from scld.autoencoder import Autoencoder, Batch
+from scld.autoencoder import Autoencoder
 from scld.config import Config
+from scld.critic import Critic
 from scld.data import count_matrix, read
 from scld.denoiser import Denoiser
 from scld.edit import Cells, Fitted, appended, between, matched, shortfall, transferred
 from scld.errors import DataError, RequestError
+from scld.fitting import Fit
 from scld.generator import Generator, Plan
-from scld.latents import Latents
 from scld.progress import bars
 from scld.request import Wanted, plan_of, wanted, whole
 from scld.schema import Schema
-from scld.train import train
+from scld.selector import Selector
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 FEWEST_CELLS = 20
 _PIECE = 4096  # cells made at a time
-_SPARE_NONE_BELOW = 20  # a category with fewer cells keeps all of them for training
 
 
 class Synthesizer:
@@ -56,7 +56,8 @@ class Synthesizer:
     --------
     >>> import scld
     >>> quick = {"rounds": 2, "steps": 10, "epochs": 1}
-    >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
+    >>> trainings = dict.fromkeys(["autoencoder_training", "denoiser_training", "critic_training"], quick)
+    >>> config = scld.Config.from_dict({**trainings, "selector": {"most_cells": 200}})
     >>> synth = scld.Synthesizer(labels=["cell_type"], config=config).fit(scld.datasets.pbmc(), progress=False)
     >>> synth.sample(5, where={"cell_type": "NK cell"}, progress=False).shape
     (5, 2000)
@@ -112,7 +113,9 @@ class Synthesizer:
         self.genes = pd.DataFrame({"gene": adata.var_names.astype(str), "seen": np.asarray(counts.sum(axis=0)).ravel() > 0})
         codes = self.schema.codes(adata.obs)
         resume = None if target is None else disk.resume_folder(target, self._run(counts, codes), overwrite)
-        self._generator = self._train(counts[:, self.genes["seen"].to_numpy()], codes, resume, progress)
+        seen = counts[:, self.genes["seen"].to_numpy()]
+        with bars(progress) as bar:
+            self._generator, self.summary = Fit(seen, codes, self.schema.sizes, self.config, self.seed, self.device, resume, bar).run()
         if target is not None:
             self.save(target, overwrite=True)
         return self
@@ -121,33 +124,6 @@ class Synthesizer:
         """Tells one fit from another, so that none resumes from a stranger's state."""
         data = [hashlib.sha256(np.ascontiguousarray(part).data).hexdigest() for part in (counts.data, counts.indices, counts.indptr, codes)]
         return json.dumps([__version__, self.seed, self.config.to_dict(), counts.shape, data, self.schema.to_json()])
-
-    def _train(self, counts: sp.csr_matrix, codes: np.ndarray, resume: Path | None, progress: bool) -> Generator:
-        config, device = self.config, self.device
-        cells, held_out = _split(codes, config.held_out, self.seed)
-
-        def reconstruction(module: nn.Module, picked: Tensor) -> Tensor:
-            rows = np.sort(picked.numpy())
-            loss: Tensor = module.loss(Batch.of(counts[rows], codes[rows], device))  # type: ignore[operator]
-            return loss
-
-        def denoising(module: nn.Module, picked: Tensor) -> Tensor:
-            return latents.loss(module, picked.to(device), config.denoiser.label_dropout)
-
-        with torch.random.fork_rng(), bars(progress) as bar:
-            torch.manual_seed(self.seed)
-            autoencoder = Autoencoder(counts.shape[1], self.schema.sizes, config.autoencoder).start_from(counts[cells.numpy()]).to(device)
-            settings = config.autoencoder_training
-            groups, update = autoencoder.parameter_groups(settings.learning_rate), bar("1/2 autoencoder", settings.rounds)
-            first = train(autoencoder, groups, reconstruction, cells, held_out, settings, self.seed, _part(resume, "autoencoder"), update)
-            latents = Latents.of(autoencoder, counts, codes, device)
-            denoiser = Denoiser(config.autoencoder.latent + 1, self.schema.sizes, config.denoiser).to(device)
-            settings = config.denoiser_training
-            groups, update = [{"params": list(denoiser.parameters())}], bar("2/2 denoiser", settings.rounds)
-            second = train(denoiser, groups, denoising, cells, held_out, settings, self.seed, _part(resume, "denoiser"), update)
-        library = (float(latents.mean[:, -1].min()), float(latents.mean[:, -1].max()))
-        self.summary = {"cells": counts.shape[0], "log_library": library, "autoencoder": asdict(first), "denoiser": asdict(second)}
-        return Generator(autoencoder, denoiser, latents.centre, latents.scale, library)
 
     def sample(
         self,
@@ -158,6 +134,7 @@ class Synthesizer:
         unseen: bool = False,
         guidance: float | Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        post: str | None = None,
         steps: int | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -182,6 +159,9 @@ class Synthesizer:
         guidance_interval
             Noise levels ``(low, high)``, above and up to which that weight holds; outside them it is 1. Guidance at middle
             levels alone keeps more of the variety (Kynkaanniemi et al., arXiv:2404.07724).
+        post
+            Post-guidance by critics that learnt to tell real cells from generated ones: ``"select"`` chooses among several finished cells
+            by their odds of being real, ``"correct"`` follows the gradient of these odds while denoising, ``"both"``, or ``"off"``.
         steps
             Solver steps.
         seed
@@ -201,11 +181,8 @@ class Synthesizer:
         RequestError
             An unknown label or category, a combination without training cells unless ``unseen``, ``n`` below 1.
         """
-        return _whole(
-            self.stream(
-                n, where=where, obs=obs, unseen=unseen, guidance=guidance, guidance_interval=guidance_interval, steps=steps, seed=seed, progress=progress
-            )
-        )
+        how = {"guidance": guidance, "guidance_interval": guidance_interval, "post": post, "steps": steps, "seed": seed, "progress": progress}
+        return _whole(self.stream(n, where=where, obs=obs, unseen=unseen, **how))  # type: ignore[arg-type]
 
     def stream(
         self,
@@ -216,6 +193,7 @@ class Synthesizer:
         unseen: bool = False,
         guidance: float | Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        post: str | None = None,
         steps: int | None = None,
         seed: int = 0,
         batch_size: int = _PIECE,
@@ -227,14 +205,15 @@ class Synthesizer:
         --------
         >>> import scld
         >>> quick = {"rounds": 1, "steps": 1, "epochs": 1}
-        >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
+        >>> trainings = dict.fromkeys(["autoencoder_training", "denoiser_training", "critic_training"], quick)
+        >>> config = scld.Config.from_dict({**trainings, "selector": {"most_cells": 200}})
         >>> synth = scld.Synthesizer(config=config).fit(scld.datasets.pbmc(), progress=False)
         >>> [piece.n_obs for piece in synth.stream(5, batch_size=2, progress=False)]
         [2, 2, 1]
         """
         self._require_fit()
         batch_size = whole("batch_size", batch_size, 1)
-        plan = plan_of(guidance, steps, seed, self.labels, self.config.sampling, guidance_interval)
+        plan = plan_of(guidance, steps, seed, self.labels, self.config.sampling, guidance_interval, post)
         cells = wanted(n, where, obs, self.schema, plan.seed, unseen)
         return self._pieces(cells, plan, self._settings(plan, where=dict(where or {})), batch_size, progress)
 
@@ -245,6 +224,8 @@ class Synthesizer:
             "steps": len(plan.sigmas) - 1,
             "guidance": json.dumps(dict(zip(self.labels, plan.weights, strict=True))),
             "guidance_interval": json.dumps(plan.interval),
+            "correction": plan.correction,
+            "candidates": plan.candidates,
         }
         return settings | {name: json.dumps(value, default=str) for name, value in request.items()}
 
@@ -274,6 +255,7 @@ class Synthesizer:
         layer: str | None = None,
         guidance: float | Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        post: str | None = None,
         steps: int | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -291,7 +273,7 @@ class Synthesizer:
             number for each category named.
         layer
             The layer of ``source`` that holds the raw counts; ``X`` if None.
-        guidance, guidance_interval, steps, seed, progress
+        guidance, guidance_interval, post, steps, seed, progress
             As for `sample`.
 
         Returns
@@ -313,7 +295,8 @@ class Synthesizer:
         --------
         >>> import scld
         >>> quick, cells = {"rounds": 1, "steps": 1, "epochs": 1}, scld.datasets.pbmc()
-        >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
+        >>> trainings = dict.fromkeys(["autoencoder_training", "denoiser_training", "critic_training"], quick)
+        >>> config = scld.Config.from_dict({**trainings, "selector": {"most_cells": 200}})
         >>> synth = scld.Synthesizer("cell_type", config=config).fit(cells, progress=False)
         >>> more = synth.augment(cells, "cell_type", to=100, progress=False)
         >>> int(more.obs["cell_type"].value_counts().min())
@@ -323,7 +306,7 @@ class Synthesizer:
         adata = read(source, layer)
         matched(adata, self.genes)
         table = shortfall(adata, label, to, self.schema)
-        how = {"guidance": guidance, "guidance_interval": guidance_interval, "steps": steps, "seed": seed, "progress": progress}
+        how = {"guidance": guidance, "guidance_interval": guidance_interval, "post": post, "steps": steps, "seed": seed, "progress": progress}
         return appended(adata, self.sample(obs=table, **how) if len(table) else None, self.schema)  # type: ignore[arg-type]
 
     def transfer(
@@ -335,6 +318,7 @@ class Synthesizer:
         layer: str | None = None,
         guidance: float | Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        post: str | None = None,
         steps: int | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -355,7 +339,7 @@ class Synthesizer:
             from pure noise and keeps nothing of a cell but its other labels, as `sample` with a table does.
         layer
             The layer of ``source`` that holds the raw counts; ``X`` if None.
-        guidance, guidance_interval, steps, seed, progress
+        guidance, guidance_interval, post, steps, seed, progress
             As for `sample`.
 
         Returns
@@ -375,14 +359,15 @@ class Synthesizer:
         --------
         >>> import scld
         >>> quick, cells = {"rounds": 1, "steps": 1, "epochs": 1}, scld.datasets.pbmc()
-        >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
+        >>> trainings = dict.fromkeys(["autoencoder_training", "denoiser_training", "critic_training"], quick)
+        >>> config = scld.Config.from_dict({**trainings, "selector": {"most_cells": 200}})
         >>> synth = scld.Synthesizer("cell_type", config=config).fit(cells, progress=False)
         >>> synth.transfer(cells[:3], {"cell_type": "NK cell"}, progress=False).obs["cell_type"].tolist()
         ['NK cell', 'NK cell', 'NK cell']
         """
         fitted = Fitted(self._require_fit(), self.schema, self.genes)
         strength = self.config.editing.strength if strength is None else strength
-        plan = plan_of(guidance, steps, seed, self.labels, self.config.sampling, guidance_interval, strength)
+        plan = plan_of(guidance, steps, seed, self.labels, self.config.sampling, guidance_interval, post, strength)
         cells = transferred(read(source, layer), to, fitted, strength)
         return _whole(self._pieces(cells, plan, self._settings(plan, to=dict(to)) | {"strength": strength}, _PIECE, progress))
 
@@ -395,6 +380,7 @@ class Synthesizer:
         unseen: bool = False,
         guidance: float | Mapping[str, float] | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        post: str | None = None,
         steps: int | None = None,
         seed: int = 0,
         progress: bool = True,
@@ -407,8 +393,8 @@ class Synthesizer:
             The populations: labels as for ``where`` of `sample`, or real cells with the genes of training (an AnnData, or a path).
         n
             Number of cells, evenly spaced; at least 2.
-        unseen, guidance, guidance_interval, steps, seed, progress
-            As for `sample`. Guidance is for the populations at the ends.
+        unseen, guidance, guidance_interval, post, steps, seed, progress
+            As for `sample`. Guidance is for the populations at the ends; cells on the way have no labels, by which selection would choose.
 
         Returns
         -------
@@ -428,16 +414,17 @@ class Synthesizer:
         --------
         >>> import scld
         >>> quick = {"rounds": 1, "steps": 1, "epochs": 1}
-        >>> config = scld.Config.from_dict({"autoencoder_training": quick, "denoiser_training": quick})
+        >>> trainings = dict.fromkeys(["autoencoder_training", "denoiser_training", "critic_training"], quick)
+        >>> config = scld.Config.from_dict({**trainings, "selector": {"most_cells": 200}})
         >>> synth = scld.Synthesizer("cell_type", config=config).fit(scld.datasets.pbmc(), progress=False)
         >>> cells = synth.interpolate({"cell_type": "platelet"}, {"cell_type": "NK cell"}, 5, progress=False)
         >>> cells.obs["position"].tolist()
         [0.0, 0.25, 0.5, 0.75, 1.0]
         """
         fitted, editing = Fitted(self._require_fit(), self.schema, self.genes), self.config.editing
-        whole_way = plan_of(guidance, steps, seed, self.labels, self.config.sampling, guidance_interval)
-        last_part = plan_of(None, steps, seed, self.labels, replace(self.config.sampling, sigma_max=editing.path_noise))
-        last_part = replace(last_part, weights=(1.0,) * len(self.labels))
+        whole_way = replace(plan_of(guidance, steps, seed, self.labels, self.config.sampling, guidance_interval, post), candidates=1)
+        last_part = plan_of(None, steps, seed, self.labels, replace(self.config.sampling, sigma_max=editing.path_noise), post=post)
+        last_part = replace(last_part, weights=(1.0,) * len(self.labels), candidates=1)
         cells = between((a, b), n, fitted, (whole_way, last_part), editing, unseen)
         ends = [dict(end) if isinstance(end, Mapping) else "cells" for end in (a, b)]
         return _whole(self._pieces(cells, last_part, self._settings(whole_way, ends=ends), _PIECE, progress))
@@ -447,7 +434,9 @@ class Synthesizer:
         generator = self._require_fit()
         manifest = {"scld_version": __version__, "config": self.config.to_dict(), "seed": self.seed, "training": self.summary}
         schema = self.schema.to_json() | {"latent_mean": generator.centre.tolist(), "latent_sd": generator.scale.tolist()}
-        parts = {"autoencoder": generator.autoencoder.state_dict(), "denoiser": generator.denoiser.state_dict()}
+        networks = {"autoencoder": generator.autoencoder, "denoiser": generator.denoiser, "critic": generator.critic}
+        parts = {name: network.state_dict() for name, network in networks.items() if network is not None}
+        parts |= {} if generator.selector is None else {"selector": generator.selector.tensors()}
         disk.write(Path(path).expanduser(), disk.Checkpoint(manifest, schema, self.genes, parts), overwrite)
 
     @classmethod
@@ -459,16 +448,19 @@ class Synthesizer:
             schema, config = Schema.from_json(saved.schema), Config.from_dict(saved.manifest["config"])
             synth = cls([label.name for label in schema.labels], config=config, seed=saved.manifest["seed"], device=place)
             synth.schema, synth.genes, synth.summary = schema, saved.genes, saved.manifest["training"]
-            autoencoder = Autoencoder(int(saved.genes["seen"].sum()), schema.sizes, config.autoencoder)
-            denoiser = Denoiser(config.autoencoder.latent + 1, schema.sizes, config.denoiser)
-            autoencoder.load_state_dict(saved.parts["autoencoder"])
-            denoiser.load_state_dict(saved.parts["denoiser"])
             dims = config.autoencoder.latent + 1
+            autoencoder = Autoencoder(int(saved.genes["seen"].sum()), schema.sizes, config.autoencoder)
+            denoiser, critic = Denoiser(dims, schema.sizes, config.denoiser), Critic(dims, schema.sizes, config.critic)
+            networks: dict[str, nn.Module] = {"autoencoder": autoencoder, "denoiser": denoiser, "critic": critic}
+            for name, network in networks.items():
+                network.load_state_dict(saved.parts[name])
+                network.to(synth.device).eval()
+            selector = Selector.from_tensors(saved.parts["selector"])
             centre, scale = (torch.tensor(saved.schema[name], device=synth.device).reshape(dims) for name in ("latent_mean", "latent_sd"))
             low, high = synth.summary["log_library"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise disk.damaged(path, str(error)) from error
-        synth._generator = Generator(autoencoder.to(synth.device).eval(), denoiser.to(synth.device).eval(), centre, scale, (low, high))
+        synth._generator = Generator(autoencoder, denoiser, centre, scale, (low, high), critic, selector)
         return synth
 
     def _require_fit(self) -> Generator:
@@ -507,21 +499,6 @@ def load(path: str | Path, *, device: str = "auto") -> Synthesizer:
     scld.errors.CheckpointError: nowhere.scld: no such checkpoint; check the path, or make one with scld fit ... -o nowhere.scld
     """
     return Synthesizer.load(path, device=device)
-
-
-def _split(codes: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Cells to train on, and cells to stop by: none of a rare category, unless all are rare."""
-    rarest = np.full(len(codes), len(codes))
-    for column in codes.T:
-        _, category, cells = np.unique(column, return_inverse=True, return_counts=True)
-        rarest = np.minimum(rarest, cells[category])
-    spare = np.flatnonzero(rarest >= min(_SPARE_NONE_BELOW, rarest.max()))
-    held_out = np.random.default_rng(seed).choice(spare, size=max(1, round(share * len(spare))), replace=False)
-    return torch.from_numpy(np.setdiff1d(np.arange(len(codes)), held_out)), torch.from_numpy(np.sort(held_out))
-
-
-def _part(resume: Path | None, name: str) -> Path | None:
-    return None if resume is None else resume / name
 
 
 def _device(name: str) -> torch.device:
