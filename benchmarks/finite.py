@@ -48,7 +48,8 @@ def main() -> None:
             real = reference.view(make_baseline("shuffle", half, sizes, rng))
             for how, cells in (("set aside", make_baseline("shuffle", known, sizes, rng)), ("drawn anew", drawn_anew(known, sizes, rng))):
                 scores = c2st_scores(told_apart(real, reference.view(cells), reference.space, seed))
-                rows.append({"seed": seed, "set": name, "training values": how, "training cells": str(len(known)), **{figure: scores[figure] for figure in FIGURES}})
+                about = {"seed": seed, "set": name, "training values": how, "training cells": str(len(known))}
+                rows.append(about | {figure: scores[figure] for figure in FIGURES})
         print(spread(rows, ["set", "training cells", "training values"]).to_string(), "\n", flush=True)
 
 

@@ -29,6 +29,16 @@ def test_the_selector_learns_from_real_cells_and_from_generated_ones_with_their_
     assert len(rows(real) & rows(generated)) < 3
 
 
+def test_a_critic_that_does_no_better_than_a_guess_is_silent():
+    cells = make_cells()
+    counts, codes = sp.csr_matrix(cells.X)[:, np.arange(30) != 4], cells.obs[["donor"]].to_numpy().astype(np.int64)
+    for rate in (0.0, 0.02):  # one that does not learn stays at a guess
+        config = Config.from_dict({**TINY, "critic_training": {**TINY["critic_training"], "learning_rate": rate}})
+        generator, summary = Fit(counts, codes, (2,), config, 0, torch.device("cpu"), None, lambda text, length: lambda done, said: None).run()
+        guesses = rate == 0 or min(summary["critic"]["validation"]) >= np.log(2)
+        assert bool(generator.critic.outlet.weight.any()) != guesses
+
+
 def test_a_rare_category_is_kept_for_training():
     """Held-out cells come from common categories, so that the few of a rare one are learnt from."""
     codes = np.repeat([0, 1, 2], [100, 5, 40])[:, None]

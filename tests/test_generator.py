@@ -120,6 +120,15 @@ def test_without_critics_there_is_no_post_guidance(generator):
     assert same(cells(replace(generator, critic=None), plan=POSTS["correct"]), cells(generator))
 
 
+def test_a_cell_with_an_open_label_is_not_selected(generator):
+    """The selector goes by labels: such a cell is its first candidate."""
+    codes = CODES.copy()
+    codes[::2] = -1
+    selected, plain = cells(generator, codes, POSTS["select"]), cells(generator, codes)
+    assert same(selected[::2], plain[::2])
+    assert not same(selected[1::2], plain[1::2])
+
+
 def test_labels_weights_and_seeds_all_tell(generator):
     usual = cells(generator)
     assert not same(usual, cells(generator, (CODES + 1) % 3))

@@ -43,18 +43,22 @@ class Critic(nn.Module):
         self.labels = nn.ModuleList(nn.Embedding(size + 1, config.label_width) for size in sizes)  # 0: left open
         inlet = nn.Linear(dims + 1 + config.label_width * len(sizes), width)
         layers = [layer for _ in range(2) for layer in (nn.LayerNorm(width), nn.SiLU(), nn.Dropout(config.dropout), nn.Linear(width, width))]
-        outlet = nn.Linear(width, 1)
-        nn.init.zeros_(outlet.weight)
-        nn.init.zeros_(outlet.bias)
-        self.network = nn.Sequential(inlet, *layers, nn.SiLU(), outlet)
+        self.network = nn.Sequential(inlet, *layers, nn.SiLU())
+        self.outlet = nn.Linear(width, 1)
+        self.silence()
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """Log-odds ``[cells]`` of ``x [cells, dims]`` at noise levels ``sigma [cells]``; ``labels [cells, labels]`` are codes, `MISSING` left open."""
         sigma = sigma[:, None]
         parts = [x / (sigma**2 + 1).sqrt(), (sigma + _FLOOR).log() / 4]
         parts += [embedding(labels[:, i] + 1) for i, embedding in enumerate(self.labels)]
-        log_odds: Tensor = self.network(torch.cat(parts, dim=1))[:, 0]
+        log_odds: Tensor = self.outlet(self.network(torch.cat(parts, dim=1)))[:, 0]
         return log_odds
+
+    def silence(self) -> None:
+        """Say of every point that it may be either."""
+        nn.init.zeros_(self.outlet.weight)
+        nn.init.zeros_(self.outlet.bias)
 
     def loss(self, x: Tensor, sigma: Tensor, labels: Tensor, real: Tensor) -> Tensor:
         """Cross-entropy of each point ``[cells]``; ``real [cells]`` is 1 or 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -64,6 +65,8 @@ class Fit:
             library = (float(latents.mean[:, -1].min()), float(latents.mean[:, -1].max()))
             generator = Generator(autoencoder, denoiser, latents.centre, latents.scale, library)
             critic, third = self._critic(generator, latents)
+            if min(third.validation) >= math.log(2):  # the loss of a guess: a critic that does no better would lead astray
+                critic.silence()
             generator = replace(generator, critic=critic, selector=self._selector(generator))
         courses = {"autoencoder": asdict(first), "denoiser": asdict(second), "critic": asdict(third)}
         return generator, {"cells": self.counts.shape[0], "log_library": library, **courses}

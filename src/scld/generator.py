@@ -24,6 +24,7 @@ from scld.critic import Critic
 from scld.denoiser import Denoiser
 from scld.guidance import post_guided, pre_guided
 from scld.sampler import Denoise, dpm_solver
+from scld.schema import MISSING
 from scld.selector import Selector, choose
 
 PAGE = 256
@@ -102,6 +103,7 @@ class Generator:
             return made[0]
         log_odds = np.stack([self.selector.log_odds(counts, codes) for counts in made])
         chosen = choose(log_odds, _stream(plan.seed, page, plan.candidates).random(PAGE)[: len(codes)])
+        chosen[(codes == MISSING).any(axis=1)] = 0  # the selector goes by labels, and learnt from cells that have them
         return sp.csr_matrix(sp.vstack(made, format="csr")[chosen * len(codes) + np.arange(len(codes))])
 
     @torch.no_grad()
