@@ -51,7 +51,7 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def fitted(train: AnnData, labels: Sequence[str], seed: int, given: argparse.Namespace, name: str) -> scld.Synthesizer:
     """A model of some cells at default settings, fitted now or kept from before."""
     place = given.models and given.models / f"{name}-{seed}{'-quick' * given.quick}.scld"
-    if place and place.exists():
+    if place and (place / "manifest.json").exists():
         print(f"{name}, seed {seed}: the model of {place}", flush=True)
         return scld.load(place)
     started = time.perf_counter()
