@@ -77,8 +77,8 @@ def ablation(name: str, seed: int, given: argparse.Namespace) -> list[dict[str, 
         bar = Bar.of(reference, view, 1000 * seed + number)
         rows.append({"weight": "real floor", "post": "", **bar.floor()})
         rows += [{"weight": fake, "post": "", **bar.fake(fake)} for fake in BASELINES]
-        for weight in WEIGHTS:
-            for post in POSTS:
+        for weight in given.weights:
+            for post in given.posts:
                 cells = synth.sample(obs=test.obs[labels], guidance=weight, post=post, seed=bar.seed, progress=False)
                 rows.append({"weight": f"{weight:g}", "post": post, **bar.score(judged(cells, types))})
     return [{"seed": seed, **row} for row in rows]
@@ -87,6 +87,8 @@ def ablation(name: str, seed: int, given: argparse.Namespace) -> list[dict[str, 
 def main() -> None:
     parser = arguments(__doc__, ["teaseq_pbmc", "mouse_ens"], seeds=[0])
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--weights", nargs="+", type=float, default=list(WEIGHTS))
+    parser.add_argument("--posts", nargs="+", choices=POSTS, default=list(POSTS))
     given = begin(parser)
     for name in given.sets:
         rows = pd.DataFrame([row for seed in given.seeds for row in ablation(name, seed, given)])
