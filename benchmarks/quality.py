@@ -78,7 +78,7 @@ def benchmark(name: str, seed: int, given: argparse.Namespace) -> scld.Report:
     started = time.perf_counter()
     synth = fitted(train, labels, seed, given, name)
     sampling = time.perf_counter()
-    cells = synth.sample(obs=test.obs[labels], guidance=given.guidance, seed=seed, progress=False)
+    cells = synth.sample(obs=test.obs[labels], guidance=given.guidance, post=given.post, seed=seed, progress=False)
     sampled = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{name}, seed {seed}: {test.n_obs:,} cells in {sampled - sampling:.1f} s, peak memory {peak:,.0f} MB", flush=True)
@@ -122,6 +122,7 @@ def save(report: scld.Report, folder: Path, name: str, page: bool) -> None:
 def main() -> None:
     parser = arguments(__doc__, SETS)
     parser.add_argument("--guidance", type=float)
+    parser.add_argument("--post", help="post-guidance: off, correct, select or both; the default if left out")
     parser.add_argument("--reports", type=Path, help="folder for a JSON report a set and seed, and an HTML page a set (first seed)")
     given = begin(parser)
     for name in given.sets:
