@@ -48,6 +48,11 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return given
 
 
+def settings(given: argparse.Namespace) -> scld.Config:
+    """The defaults, or those of a quick trial."""
+    return scld.Config.from_dict(_QUICK if given.quick else {})
+
+
 def fitted(train: AnnData, labels: Sequence[str], seed: int, given: argparse.Namespace, name: str) -> scld.Synthesizer:
     """A model of some cells at default settings, fitted now or kept from before."""
     place = given.models and given.models / f"{name}-{seed}{'-quick' * given.quick}.scld"
@@ -55,11 +60,26 @@ def fitted(train: AnnData, labels: Sequence[str], seed: int, given: argparse.Nam
         print(f"{name}, seed {seed}: the model of {place}", flush=True)
         return scld.load(place)
     started = time.perf_counter()
-    config = scld.Config.from_dict(_QUICK) if given.quick else None
-    synth = scld.Synthesizer(labels, config=config, seed=seed).fit(train, checkpoint=place, progress=False)
+    synth = scld.Synthesizer(labels, config=settings(given), seed=seed).fit(train, checkpoint=place, progress=False)
     seconds = time.perf_counter() - started
     print(f"{name}, seed {seed}: {train.n_obs:,} training cells x {train.n_vars:,} genes, labels {', '.join(labels)}, fitted in {seconds:.0f} s", flush=True)
     return synth
+
+
+def resized(adata: AnnData, genes: int, label: str = LABEL) -> AnnData:
+    """The same cells with so many genes: evenly picked ones, or all and more, each further block counted in other cells of the type and its names numbered."""
+    counts, names = scld.data.count_matrix(adata), adata.var_names.to_numpy()
+    if genes <= len(names):
+        return adata[:, np.linspace(0, len(names) - 1, genes).astype(int)].copy()
+    types, rng = pd.Categorical(adata.obs[label]).codes, np.random.default_rng(0)
+    blocks, names_of = [counts], [names]
+    for block in range(1, -(-genes // len(names))):
+        others = np.empty(len(types), int)
+        others[np.argsort(types, kind="stable")] = np.lexsort((rng.random(len(types)), types))
+        blocks.append(counts[others])
+        names_of.append(np.array([f"{name}-{block}" for name in names]))
+    var = pd.DataFrame(index=np.concatenate(names_of)[:genes])
+    return AnnData(sp.csr_matrix(sp.hstack(blocks, format="csr")[:, :genes]), obs=adata.obs, var=var)
 
 
 def log_counts(adata: AnnData) -> sp.csr_matrix:

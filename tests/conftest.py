@@ -29,6 +29,14 @@ def saved(synth, tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def threads():
+    """Sets the number of threads, until the end of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _same_noise_every_time():
     torch.manual_seed(0)

@@ -1,3 +1,4 @@
+import re
 import shlex
 import subprocess
 import sys
@@ -55,6 +56,16 @@ def test_fit_is_the_fit_of_python(tiny, source, tmp_path, synth):
     assert (made.sample(30, progress=False).X != synth.sample(30, progress=False).X).nnz == 0
 
 
+def test_a_fit_first_says_what_it_will_take(tiny, source, tmp_path, monkeypatch):
+    for free, more in ((10**15, ""), (0, r", but only \d+\.\d GB are free: .*")):
+        monkeypatch.setattr("scld.cost._free", lambda free=free: free)
+        result = run("fit", source, "-l", "cell_type", "--device", "cpu", "-o", tmp_path / "a.scld", "--overwrite")
+        assert result.exit_code == 0, result.output
+        first, *rest = result.stderr.splitlines()
+        assert re.fullmatch(rf"fit: 120 cells x 30 genes: about \d+ s \(at most \d+\), \d+\.\d GB of memory on cpu{more}", first)
+        assert "1/3 autoencoder" in "".join(rest)
+
+
 def test_what_is_said_next_can_be_typed(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = make_cells()
@@ -75,9 +86,7 @@ def test_sample_is_the_sample_of_python(saved, synth, tmp_path, ending):
     words += ["-g", "donor=3", "--guidance", "cell_type=1.5"]
     assert "Wrote 300 cells x 30 genes" in done("sample", saved, *words, "-o", path)
     made = ad.read_h5ad(path) if ending == ".h5ad" else ad.read_zarr(path)
-    expected = synth.sample(
-        300, where={"cell_type": ["B", "NK"], "donor": ["1"]}, guidance={"cell_type": 1.5, "donor": 3.0}, steps=5, seed=8, progress=False
-    )
+    expected = synth.sample(300, where={"cell_type": ["B", "NK"], "donor": ["1"]}, guidance={"cell_type": 1.5, "donor": 3.0}, steps=5, seed=8, progress=False)
     np.testing.assert_array_equal(made.X.toarray(), expected.X.toarray())
     pd.testing.assert_frame_equal(made.obs, expected.obs)
     assert made.uns["scld"] == expected.uns["scld"]

@@ -99,6 +99,7 @@ def test_a_view_is_its_own_cells():
 
 def test_dask():
     import dask.array as dask
+
     np.testing.assert_array_equal(count_matrix(read(cells(dask.from_array(COUNTS, chunks=5)))).toarray(), COUNTS)
 
 

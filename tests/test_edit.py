@@ -247,10 +247,14 @@ def test_a_little_strength_keeps_a_cell_and_full_strength_does_not(learnt):
     assert depth(kept) > 0.2 + abs(depth(lost))
 
 
-def test_a_type_can_be_changed(learnt):
+@pytest.mark.parametrize("strength", [0.05, 0.9])
+@pytest.mark.parametrize("own", ["known", "not known"])
+def test_a_type_can_be_changed_at_any_strength(learnt, strength, own):
     real, synth = learnt
     cells = real[(real.obs["cell_type"] == "a").to_numpy()].copy()
-    assert (nearest_type(moved(synth, cells, {"cell_type": "b"}, strength=0.9), real) == "b").mean() > 0.9
+    if own == "not known":
+        del cells.obs["cell_type"]
+    assert (nearest_type(moved(synth, cells, {"cell_type": "b"}, strength=strength), real) == "b").mean() > 0.9
 
 
 def test_a_combination_that_training_never_saw_is_marked(config):

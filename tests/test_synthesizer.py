@@ -505,7 +505,7 @@ NAN = float("nan")
         ({"n": 3, "guidance": NAN}, ["guidance: got nan"]),
         ({"n": 3, "guidance": "2"}, ["guidance: got '2'"]),
         ({"n": 3, "guidance": {"donor": None}}, ["guidance: got None"]),
-        ({"n": 3, "guidance_interval": (2.0, 1.0)}, ["guidance_interval: got (2.0, 1.0)", "low <= high", "down to 0.01"]),
+        ({"n": 3, "guidance_interval": (2.0, 1.0)}, ["guidance_interval: got (2.0, 1.0)", "low <= high", "down to 0"]),
         ({"n": 3, "guidance_interval": (-1, 1.0)}, ["guidance_interval: got (-1, 1.0)"]),
         ({"n": 3, "guidance_interval": (0, NAN)}, ["guidance_interval: got (0, nan)"]),
         ({"n": 3, "guidance_interval": 1.0}, ["guidance_interval: got 1.0"]),

@@ -18,47 +18,66 @@ from torch.nn import functional as F
 
 from scld.components import log_normalised, principal_components
 from scld.config import AutoencoderConfig
-from scld.likelihood import log_likelihood
+from scld.likelihood import dispersions, log_likelihood
 from scld.schema import MISSING
 
 
 class Batch(NamedTuple):
     """Some cells: their counts, sparse, and their label codes."""
 
-    matrix: Tensor  # [cells, genes], sparse CSR
-    rows: Tensor  # [non-zeros]
+    counts: Tensor  # [non-zeros], cell after cell
+    rows: Tensor  # [non-zeros], the cell of each
+    genes: Tensor  # [non-zeros]
+    starts: Tensor  # [cells + 1], where the counts of each cell begin
+    by_gene: Tensor  # [non-zeros], the order that puts them gene after gene
+    gene_starts: Tensor  # [genes + 1], where those of each gene begin in that order
     labels: Tensor  # [cells, labels]
-
-    @property
-    def counts(self) -> Tensor:
-        """``[non-zeros]``, row after row."""
-        return self.matrix.values()
-
-    @property
-    def genes(self) -> Tensor:
-        """``[non-zeros]``."""
-        return self.matrix.col_indices()
 
     @classmethod
     def of(cls, counts: sp.csr_matrix, labels: np.ndarray, device: torch.device | str = "cpu") -> Batch:
         """From CSR counts ``[cells, genes]`` and codes ``[cells, labels]``."""
-        starts, genes, values = (torch.from_numpy(part) for part in (counts.indptr.astype(np.int64), counts.indices.astype(np.int64), counts.data))
-        matrix = _sparse(starts, genes, values, counts.shape)
-        rows = torch.from_numpy(np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)))
-        return cls(matrix.to(device), rows.to(device), torch.from_numpy(np.ascontiguousarray(labels)).to(device))
+        order = sp.csr_matrix((np.arange(counts.nnz, dtype=np.int32), counts.indices, counts.indptr), shape=counts.shape).tocsc()
+        rows = np.repeat(np.arange(counts.shape[0], dtype=np.int32), np.diff(counts.indptr))
+        parts = (counts.data, rows, counts.indices, counts.indptr, order.data, order.indptr, np.ascontiguousarray(labels))
+        return cls(*(torch.from_numpy(part).to(device, non_blocking=True) for part in parts))
+
+    def times(self, values: Tensor, weights: Tensor) -> Tensor:
+        """Other values in place of the counts, as a matrix ``[cells, genes]``, times weights ``[genes, width]``."""
+        shape = (len(self.starts) - 1, len(self.gene_starts) - 1)
+        matrix = _sparse(self.starts, self.genes, values, shape)
+        transposed = _sparse(self.gene_starts, self.rows[self.by_gene], values[self.by_gene], shape[::-1])
+        product: Tensor = _SparseProduct.apply(matrix, transposed, weights)  # type: ignore[no-untyped-call]
+        return product
 
 
 class _SparseProduct(torch.autograd.Function):
-    """Sparse ``[cells, genes]`` times weights ``[genes, width]``; its gradient by the transposed sparse matrix, never dense."""
+    """Sparse ``[cells, genes]`` times weights ``[genes, width]``; its gradient by the sparse matrix's transpose, never dense."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, weights: Tensor) -> Tensor:
-        ctx.matrix = matrix
-        return matrix @ weights
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, weights: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        product: Tensor = matrix @ weights
+        return product
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.matrix.t().to_sparse_csr() @ gradient.contiguous()
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transposed @ gradient.contiguous()
+
+
+class _HeavyTail(torch.autograd.Function):
+    """Sum over rows of n / 2 log(1 + |w|^2 / (n sd^2)) for weights w ``[rows, n]``; its gradient in one pass, for the weights are many."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, sd: float) -> Tensor:
+        ratio = torch.linalg.vector_norm(weights, dim=1).square() / (weights.shape[1] * sd**2)
+        ctx.save_for_backward(weights, 1 / (sd**2 * (1 + ratio)))
+        total: Tensor = weights.shape[1] / 2 * ratio.log1p().sum()
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        weights, share = ctx.saved_tensors
+        return weights * (gradient * share)[:, None], None
 
 
 class Autoencoder(nn.Module):
@@ -139,9 +158,7 @@ class Autoencoder(nn.Module):
         """Mean and log-variance of each cell's latent point, ``[cells, latent + 1]`` and ``[cells, latent]``: the library size is certain."""
         log_library = batch.counts.new_zeros(len(batch.labels)).index_add(0, batch.rows, batch.counts).log()
         scaled = torch.log1p(batch.counts * (self.library_mean - log_library).exp()[batch.rows])
-        matrix = _sparse(batch.matrix.crow_indices(), batch.genes, scaled, batch.matrix.shape)
-        hidden: Tensor = _SparseProduct.apply(matrix, self.gene_weights)  # type: ignore[no-untyped-call]
-        mean, log_variance = self.encoder(hidden + self.gene_offset).chunk(2, dim=1)
+        mean, log_variance = self.encoder(batch.times(scaled, self.gene_weights) + self.gene_offset).chunk(2, dim=1)
         return torch.cat([mean, log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
 
     def decode(self, latent: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,26 +167,32 @@ class Autoencoder(nn.Module):
         A gene's dispersion follows a power of its share: the ambient level of a secreted gene's counts is steady, the level in the
         cells that make it is not.
         """
-        log_library = latent[:, -1:]
-        parts = [latent[:, :-1], (log_library - self.library_mean) / self.library_sd]
+        shares = self._shares(latent, labels)
+        return shares + latent[:, -1:], dispersions(shares, self._dispersion_offset(), self.dispersion_slope)
+
+    def _shares(self, latent: Tensor, labels: Tensor) -> Tensor:
+        """log of each gene's share of a cell ``[cells, genes]``."""
+        parts = [latent[:, :-1], (latent[:, -1:] - self.library_mean) / self.library_sd]
         parts += [embedding(labels[:, i] + 1) for i, embedding in enumerate(self.labels)]
-        shares = torch.log_softmax(self.log_share(self.decoder(torch.cat(parts, dim=1))), dim=1)
-        log_dispersion = self.log_dispersion + self.dispersion_slope * (shares - self.usual_log_share)
-        return shares + log_library, log_dispersion.clamp(-4.6, 9.2)  # 0.01 to 10,000
+        return torch.log_softmax(self.log_share(self.decoder(torch.cat(parts, dim=1))), dim=1)
+
+    def _dispersion_offset(self) -> Tensor:
+        return self.log_dispersion - self.dispersion_slope * self.usual_log_share
 
     def loss(self, batch: Batch) -> Tensor:
         """Negative evidence bound of each cell ``[cells]``, in nats, its KL term weighted: Kingma & Welling (arXiv:1312.6114), equation 10."""
         mean, log_variance = self.encode(batch)
         labels = drop_labels(batch.labels, self.config.label_dropout) if self.training else batch.labels
-        log_mean, log_dispersion = self.decode(draw_latent(mean, log_variance), labels)
+        shares, counts = self._shares(draw_latent(mean, log_variance), labels), (batch.counts, batch.genes, batch.starts)
         kl = 0.5 * (mean[:, :-1].square() + log_variance.exp() - 1 - log_variance).sum(1)
-        loss = self.config.kl_weight * kl - log_likelihood(log_mean, log_dispersion, batch.rows, batch.genes, batch.counts, self.config.spike_rate)
+        fit = log_likelihood(shares, mean[:, -1], self._dispersion_offset(), self.dispersion_slope, counts, self.config.spike_rate)
+        loss = self.config.kl_weight * kl - fit
         return loss + self._prior() / self.cells if self.training else loss
 
     def _prior(self) -> Tensor:
         """Negative log-density of a heavy-tailed prior on each gene's weights: most genes hardly vary, and are held back; some vary a lot, and are let go."""
         scales = ((self.gene_weights, self.config.encoder_sd), (self.log_share.weight, self.config.decoder_sd))
-        parts = [weights.shape[1] / 2 * torch.log1p(weights.square().mean(1) / sd**2).sum() for weights, sd in scales]
+        parts: list[Tensor] = [_HeavyTail.apply(weights, sd) for weights, sd in scales]  # type: ignore[no-untyped-call]
         return torch.stack([*parts, 0.5 * self.dispersion_slope.square().sum() / self.config.slope_sd**2]).sum()
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
 """A fitted model on disk: a directory of JSON, CSV and safetensors, written aside and renamed, never pickle.
 
-    manifest.json            format version, scld version, settings, training summary
-    schema.json              labels, categories, joint frequencies; mean and sd of the latents
-    genes.csv                gene names in training order, and whether training saw a count of them
-    <part>.safetensors       one file a network, and one for the selector's trees
-    resume/                  state of an unfinished fit; deletable
+manifest.json            format version, scld version, settings, training summary
+schema.json              labels, categories, joint frequencies; mean and sd of the latents, the mean of each combination
+genes.csv                gene names in training order, and whether training saw a count of them
+<part>.safetensors       one file a network, and one for the selector's trees
+resume/                  state of an unfinished fit; deletable
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from scld.aside import check_place, written_aside
 from scld.errors import CheckpointError, RequestError
 
-FORMAT = 1
+FORMAT = 2
 RESUME = "resume"
 
 

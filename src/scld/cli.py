@@ -100,7 +100,8 @@ def main() -> None:
 def fit(source: str, labels: tuple[str, ...], output: Path, layer: str | None, seed: int, device: str, overwrite: bool, quiet: bool) -> None:
     """Learn from the raw counts in SOURCE, an .h5ad file or .zarr store.
 
-    A fit that was interrupted goes on where it stopped when the same command is run again.
+    Before it starts it says how long it will take, and how much memory. A fit that was interrupted goes on where it stopped when the same
+    command is run again.
     """
     from scld.synthesizer import Synthesizer
 
@@ -186,7 +187,7 @@ def augment(checkpoint: Path, source: str, label: str, tos: tuple[str, ...], lay
 @main.command(
     cls=_Examples,
     epilog="""scld transfer atlas.scld control.h5ad --set condition=stim -o stimulated.h5ad
-    scld transfer atlas.scld control.h5ad --set condition=stim --strength 0.4 -o stimulated.h5ad""",
+    scld transfer atlas.scld control.h5ad --set condition=stim --strength 0.5 -o stimulated.h5ad""",
 )
 @click.argument("checkpoint", type=_out)
 @click.argument("source")

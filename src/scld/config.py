@@ -44,7 +44,7 @@ class AutoencoderConfig(_Checked):
 class DenoiserConfig(_Checked):
     """The diffusion model in the latent space."""
 
-    width: int = 256
+    width: int = 128  # twice as much gains nothing (docs/method.md) and costs three times as much
     condition: int = 64  # coordinates of the noise level and labels together; at the full width they would take almost half the time
     blocks: int = 3
     dropout: float = 0.1
@@ -99,13 +99,11 @@ class TrainingConfig(_Checked):
 class SamplingConfig(_Checked):
     """From noise to cells."""
 
-    steps: int = 20  # network evaluations (NFE) at guidance weight 1, twice as many at any other
+    steps: int = 6  # network evaluations (NFE) at guidance weight 1, twice as many at any other; more change nothing (docs/speed.md)
     guidance: float = 1.0  # classifier-free guidance weight
     guidance_low: float = 0.0  # noise levels above which, and up to which, that weight holds; outside it is 1
     guidance_high: float = 1e6  # above any noise level: everywhere
-    sigma_min: float = 0.01  # relative to latents of unit variance
     sigma_max: float = 20.0  # far wider than the data, whose sd is 1; wider still only spreads the steps thinner
-    rho: float = 7.0  # EDM's spacing of noise levels
     post: str = "select"  # post-guidance: off, correct, select or both; selection helps on most sets and harms none beyond noise (docs/quality.md)
     candidates: int = 4  # finished cells that selection chooses one of
     correction: float = 1.0  # weight of the critic's gradient
@@ -115,7 +113,7 @@ class SamplingConfig(_Checked):
 class EditingConfig(_Checked):
     """From cells to cells: under another label, or between two populations."""
 
-    strength: float = 0.6  # of a transfer, as a share of the schedule: the least by which most of a change of condition arrives (docs/method.md)
+    strength: float = 0.3  # of a transfer, as a share of the schedule: the change arrives at any; little keeps more of the cell (docs/method.md)
     path_points: int = 64  # that a path is computed at
     path_steps: int = 200  # in which it is found; more change nothing that can be seen
     path_sigma: float = 2.0  # noise level to begin at: there the smoothed cells are one cloud, and a straight line is a good guess
@@ -130,7 +128,7 @@ class Config:
     --------
     >>> from scld import Config
     >>> Config().sampling.steps
-    20
+    6
     >>> Config.from_dict({"sampling": {"steps": 10}}).sampling.steps
     10
     """

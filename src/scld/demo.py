@@ -86,5 +86,5 @@ Made in {folder}:
   train.h5ad, test.h5ad        the real cells
   pbmc.scld                    the fitted model
 Next:
-  scld sample {shlex.quote(f'{folder}/pbmc.scld')} -n 5000 --where {LABEL}="NK cell" -o nk.h5ad
+  scld sample {shlex.quote(f"{folder}/pbmc.scld")} -n 5000 --where {LABEL}="NK cell" -o nk.h5ad
   scld fit your.h5ad --label {LABEL} -o your.scld""")

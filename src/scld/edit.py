@@ -151,15 +151,29 @@ def _nullable(column: pd.Series) -> pd.Series:
 
 
 def transferred(adata: AnnData, to: Mapping[str, object], fitted: Fitted, strength: float) -> Wanted:
-    """The same cells under other labels; below full strength they begin at their own latent points and keep their depth."""
+    """The same cells under other labels; below full strength they begin at their own latent points, shifted, and keep their depth."""
     schema, fixed = fitted.schema, fitted.schema.fixed(to, "to")
     if not fixed or any(len(codes) != 1 or codes[0] == MISSING for codes in fixed.values()):
         raise RequestError(f"to: got {to!r}; name at least one label, and one category for each, such as {{'condition': 'stimulated'}}")
-    counts, codes = matched(adata, fitted.genes), schema.codes(adata.obs.drop(columns=list(to), errors="ignore"))
-    for column, (code,) in fixed.items():
-        codes[:, column] = code
-    start = None if strength == 1 else Start(alone(lambda: fitted.generator.encode(counts)), keep_library=True)
+    counts, before = matched(adata, fitted.genes), schema.codes(adata.obs, lenient=tuple(to))
+    codes = before.copy()
+    codes[:, list(fixed)] = [code for (code,) in fixed.values()]
+    start = None if strength == 1 else Start(alone(lambda: _moved(counts, before, list(fixed), codes, fitted.generator)), keep_library=True)
     return Wanted(codes, adata.obs_names.astype(str), start, marked(codes, schema))
+
+
+def _moved(counts: sp.csr_matrix, before: np.ndarray, columns: list[int], codes: np.ndarray, generator: Generator) -> np.ndarray:
+    """Latent points ``[cells, dims]``, moved by the difference that the new labels make on average; the library size stays."""
+    points = generator.encode(counts)
+    if generator.means is None:
+        return points
+    before = generator.means.completed(points, before)
+    after = before.copy()
+    after[:, columns] = codes[:, columns]
+    move = generator.means.moves(before, after)
+    move[:, -1] = 0
+    moved: np.ndarray = points + move
+    return moved
 
 
 def between(ends: tuple[Cells, Cells], n: int, fitted: Fitted, plans: tuple[Plan, Plan], config: EditingConfig, unseen: bool) -> Wanted:

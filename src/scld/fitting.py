@@ -21,6 +21,7 @@ from scld.generator import PAGE, Generator, Plan
 from scld.latents import Latents
 from scld.sampler import schedule
 from scld.selector import Selector
+from scld.shift import Means
 from scld.train import Course, train
 
 _SPARE_NONE_BELOW = 20  # a category with fewer cells keeps all of them for training
@@ -52,7 +53,7 @@ class Fit:
     seed: int
     device: torch.device
     resume: Path | None
-    bar: Bar
+    bar: Bar = lambda text, length: lambda done, said: None
 
     def run(self) -> tuple[Generator, dict[str, Any]]:
         """Train everything; the parts, and what their training did."""
@@ -63,7 +64,8 @@ class Fit:
             latents = Latents.of(autoencoder, self.counts, self.codes, self.device)
             denoiser, second = self._denoiser(latents, cells, held_out)
             library = (float(latents.mean[:, -1].min()), float(latents.mean[:, -1].max()))
-            generator = Generator(autoencoder, denoiser, latents.centre, latents.scale, library)
+            means = Means.of(latents.points(), self.codes)
+            generator = Generator(autoencoder, denoiser, latents.centre, latents.scale, library, means=means)
             critic, third = self._critic(generator, latents)
             if min(third.validation) >= math.log(2):  # the loss of a guess: a critic that does no better would lead astray
                 critic.silence()
@@ -122,7 +124,7 @@ class Fit:
     def _plan(self, stream: int) -> Plan:
         """Cells at default settings, of a seed that no request is likely to have."""
         sampling = self.config.sampling
-        sigmas = schedule(sampling.steps, sampling.sigma_min, sampling.sigma_max, sampling.rho)
+        sigmas = schedule(sampling.steps, sampling.sigma_max)
         interval = (sampling.guidance_low, sampling.guidance_high)
         return Plan(sigmas, (sampling.guidance,) * len(self.sizes), (2**62 + self.seed * 4 + stream) % 2**63, interval)
 

@@ -23,11 +23,13 @@ from scld.counts import draw
 from scld.critic import Critic
 from scld.denoiser import Denoiser
 from scld.guidance import post_guided, pre_guided
-from scld.sampler import Denoise, dpm_solver
+from scld.sampler import Denoise, solve
 from scld.schema import MISSING
 from scld.selector import Selector, choose
+from scld.shift import Means, Way
 
 PAGE = 256
+_DECODED = 32  # cells decoded at a time: their dense means stay in the processor's cache
 _MOST_REDRAWS = 100
 T = TypeVar("T")
 
@@ -70,6 +72,8 @@ class Generator:
         Smallest and largest log library size in training; cells are kept within.
     critic, selector
         What post-guidance goes by; None before it is trained.
+    means
+        Where combinations of labels lie, by which those that training never saw are made; if None, they are left to the networks.
     """
 
     autoencoder: Autoencoder
@@ -79,6 +83,7 @@ class Generator:
     library: tuple[float, float]
     critic: Critic | None = None
     selector: Selector | None = None
+    means: Means | None = None
 
     def pages(self, codes: np.ndarray, plan: Plan, start: Start | None = None) -> Iterator[sp.csr_matrix]:
         """Counts ``[cells, genes]`` of cells with these label codes ``[cells, labels]``, a page at a time, in order.
@@ -110,24 +115,39 @@ class Generator:
     def _candidate(self, number: int, page: int, codes: np.ndarray, plan: Plan, start: Start | None) -> sp.csr_matrix:
         latent = self.latents(page, codes, plan, start, number) * self.scale + self.centre
         latent[:, -1].clamp_(*self.library)
-        log_mean, log_dispersion = self.autoencoder.decode(latent, torch.from_numpy(_filled(codes)).to(latent.device))
-        mean, dispersion = log_mean.exp().cpu().numpy(), log_dispersion.exp().cpu().numpy()
-        return _no_empty_cells(mean[: len(codes)], dispersion, _other_seed(plan.seed, number * _MOST_REDRAWS), page * PAGE)
+        labels, seed = torch.from_numpy(_filled(self._way(codes).decoded)).to(latent.device), _other_seed(plan.seed, number * _MOST_REDRAWS)
+        drawn = []
+        for first in range(0, len(codes), _DECODED):
+            parts = self.autoencoder.decode(latent[first : first + _DECODED], labels[first : first + _DECODED])
+            mean, dispersion = (part.exp_()[: len(codes) - first].cpu().numpy() for part in parts)
+            drawn.append(_no_empty_cells(mean, dispersion, seed, page * PAGE + first))
+        return sp.csr_matrix(sp.vstack(drawn, format="csr"))
 
     @torch.no_grad()
     def latents(self, page: int, codes: np.ndarray, plan: Plan, start: Start | None = None, number: int = 0) -> torch.Tensor:
         """Standardised latent points ``[PAGE, dims]`` of one page of cells; of a candidate of this number for each."""
         device = self.centre.device
-        labels = torch.from_numpy(_filled(codes)).to(device)
+        way = self._way(codes)
+        labels, shift = (torch.from_numpy(_filled(part)).to(device) for part in (way.origin, way.shift))
         noise = torch.from_numpy(_stream(plan.seed, page, number).standard_normal((PAGE, len(self.centre)), dtype=np.float32)).to(device)
         denoise = pre_guided(self.denoiser, labels, plan.weights, plan.interval)
         if self.critic is not None and plan.correction:
             denoise = post_guided(denoise, self.critic, labels, plan.correction, self.critic.config.clip)
-        if start is not None:
-            points = torch.from_numpy(start.points).to(device)
-            noise = noise + points / plan.sigmas[0].to(device)  # in units of the first level, as the solver takes them
-            denoise = _keeping_last(denoise, points[:, -1]) if start.keep_library else denoise
-        return dpm_solver(denoise, noise, plan.sigmas.to(device))
+        sigmas = plan.sigmas.to(device)
+        if start is None:  # the whole population at the first level: latents come standardised
+            return solve(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas) + shift
+        points = torch.from_numpy(start.points).to(device)
+        begin = points - shift + noise * sigmas[0]
+        if not start.keep_library:
+            return solve(denoise, begin, sigmas) + shift
+        ends = solve(_keeping_last(denoise, (points - shift)[:, -1]), begin, sigmas) + shift
+        return torch.cat([ends[:, :-1], points[:, -1:]], dim=1)
+
+    def _way(self, codes: np.ndarray) -> Way:
+        """A combination that was never seen is the nearest one that was, shifted, which shifts every posterior mean: D(x) = D_origin(x - shift) + shift."""
+        if self.means is None:
+            return Way(codes, np.zeros((len(codes), len(self.centre)), np.float32), codes)
+        return self.means.ways(codes)
 
     @torch.inference_mode()
     def encode(self, counts: sp.csr_matrix) -> np.ndarray:

@@ -45,6 +45,11 @@ class Latents:
         variance[:-1] += log_variance.exp().mean(0)
         return cls(mean, log_variance, torch.from_numpy(labels).to(device), mean.mean(0), variance.sqrt().clamp_min(1e-4))
 
+    def points(self) -> np.ndarray:
+        """Standardised posterior means ``[cells, dims]``."""
+        points: np.ndarray = ((self.mean - self.centre) / self.scale).cpu().numpy()
+        return points
+
     def draw(self, cells: Tensor) -> Tensor:
         """A standardised draw from the posterior of each of these cells, ``[cells, dims]``."""
         return (draw_latent(self.mean[cells], self.log_variance[cells]) - self.centre) / self.scale

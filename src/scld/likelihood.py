@@ -1,35 +1,56 @@
-"""The negative binomial log-likelihood of sparse counts: special functions only where a count is above one."""
+"""The negative binomial log-likelihood of sparse counts."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-FEWEST_IN_SPIKE = 5  # smaller counts are common anyway: no spike is told from them
+from scld import fused
+
+FEWEST_IN_SPIKE = fused.FEWEST_IN_SPIKE
+_PARTS = 4  # of the cells of a batch, side by side; fixed, so that sums over cells do not depend on the number of threads
 
 
-def log_likelihood(log_mean: Tensor, log_dispersion: Tensor, rows: Tensor, genes: Tensor, counts: Tensor, spike_rate: float = 0.0) -> Tensor:
-    r"""Log-likelihood of each cell's counts under a negative binomial with mean mu and variance mu + mu^2 / r.
+def dispersions(log_share: Tensor, offset: Tensor, slope: Tensor) -> Tensor:
+    """Log-dispersion ``[cells, genes]``, which follows a power of a gene's share, ``offset + slope * log_share``, between 0.01 and 10,000.
+
+    Gradients pass these limits, so that no gene is stuck there.
+    """
+    log_r = torch.addcmul(offset, slope, log_share)
+    log_r.detach().clamp_(*fused.LIMITS)
+    return log_r
+
+
+def log_likelihood(
+    log_share: Tensor, log_library: Tensor, offset: Tensor, slope: Tensor, counts: tuple[Tensor, Tensor, Tensor], spike_rate: float = 0.0
+) -> Tensor:
+    r"""Log-likelihood of each cell's counts under negative binomials with mean mu and variance mu + mu^2 / r.
 
     .. math:: \log p(x) = \log\frac{\Gamma(x + r)}{\Gamma(r)\,x!} + x \log\frac{\mu}{\mu + r} - r \log(1 + \mu / r)
 
-    Only the last term lives at every gene; the second is taken at the non-zero counts alone, and so is the first, which
-    is log r where x = 1 and needs a Gamma function only from x = 2. The gradient is written out for the same reason.
+    Only the last term lives at every gene; the others are taken at the non-zero counts alone. In single precision on a
+    processor, values and gradients are computed in one pass: see `scld.fused`.
 
     With a spike rate s, a count x from m = 5 on has probability p(x) + s m / (x (x + 1)): a lone 50 in a gene that else is
     nearly Poisson is then explained by the second term, and does not make the gene look over-dispersed in every cell.
 
     Parameters
     ----------
-    log_mean
-        log mu, ``[cells, genes]``.
-    log_dispersion
-        log r, ``[cells, genes]``; the larger, the nearer to Poisson.
-    rows, genes, counts
-        The non-zero counts and where they stand, each ``[non-zeros]``.
+    log_share
+        log of each gene's share of a cell, ``[cells, genes]``.
+    log_library
+        log of the library sizes that the shares are of, ``[cells]``; gradients do not reach it.
+    offset, slope
+        ``[genes]``, of the log-dispersion: see `dispersions`.
+    counts
+        The non-zero counts, cell after cell: their numbers, genes, and where those of each cell begin, as in CSR.
     spike_rate
         Expected spikes a count.
 
@@ -41,49 +62,62 @@ def log_likelihood(log_mean: Tensor, log_dispersion: Tensor, rows: Tensor, genes
     Examples
     --------
     >>> import torch
-    >>> at = torch.tensor([0])
-    >>> p = log_likelihood(torch.zeros(1, 1), torch.zeros(1, 1), at, at, torch.tensor([1.0]))  # mu = r = x = 1: p = 1/4
+    >>> one, gene, starts = torch.ones(1), torch.zeros(1, dtype=torch.int32), torch.tensor([0, 1], dtype=torch.int32)
+    >>> p = log_likelihood(torch.zeros(1, 1), torch.zeros(1), torch.zeros(1), torch.zeros(1), (one, gene, starts))  # mu = r = x = 1
     >>> round(float(p.exp()), 6)
     0.25
     """
-    result: Tensor = _LogLikelihood.apply(log_mean, log_dispersion, rows, genes, counts, spike_rate)  # type: ignore[no-untyped-call]
-    return result
+    if log_share.device.type == "cpu" and log_share.dtype == torch.float32:
+        result: Tensor = _Fused.apply(log_share, log_library, offset, slope, *counts, spike_rate)  # type: ignore[no-untyped-call]
+        return result
+    return _formula(log_share, log_library, offset, slope, *counts, spike_rate)
 
 
-class _LogLikelihood(torch.autograd.Function):
+def _formula(log_share: Tensor, log_library: Tensor, offset: Tensor, slope: Tensor, x: Tensor, genes: Tensor, starts: Tensor, spike_rate: float) -> Tensor:
+    """As it stands, on any device and in any precision."""
+    rows = torch.repeat_interleave(starts.diff())
+    log_r = dispersions(log_share, offset, slope)
+    ratio = log_share + log_library.detach()[:, None] - log_r  # log(mu / r)
+    at_zero = log_r.exp() * softplus(ratio)
+    zero, ratio, log_r = (part[rows, genes.long()].double() for part in (at_zero, ratio, log_r))  # the Gammas cancel badly in single precision
+    r, n = log_r.exp(), x.double()
+    at_counts = n * (ratio - softplus(ratio)) + log_r + torch.lgamma(n + r) - torch.lgamma(1 + r) - torch.lgamma(n + 1)
+    if spike_rate:
+        spike = (spike_rate * FEWEST_IN_SPIKE / (n * (n + 1))).log()
+        at_counts = torch.where(n >= FEWEST_IN_SPIKE, torch.logaddexp(at_counts - zero, spike) + zero, at_counts)
+    return (-at_zero.sum(1)).index_add(0, rows, at_counts.to(at_zero.dtype))
+
+
+class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, log_mean: Tensor, log_dispersion: Tensor, rows: Tensor, genes: Tensor, counts: Tensor, spike_rate: float) -> Tensor:
-        r = log_dispersion.exp()
-        log_ratio = log_mean - log_dispersion
-        log_one_plus = softplus(log_ratio)  # log(1 + mu / r)
-        flat = rows * log_mean.shape[1] + genes
-        at_counts = counts * (log_ratio.view(-1)[flat] - log_one_plus.view(-1)[flat]) + log_dispersion.view(-1)[flat]
-        several = counts > 1
-        x, r_there = counts[several].double(), r.view(-1)[flat[several]].double()  # the Gammas cancel badly in single precision
-        gammas = torch.lgamma(x + r_there) - torch.lgamma(1 + r_there) - torch.lgamma(x + 1)
-        at_counts[several] += gammas.to(at_counts.dtype)
-        at_zero = log_one_plus * r
-        high = (counts >= FEWEST_IN_SPIKE if spike_rate else torch.zeros_like(counts, dtype=torch.bool)).nonzero()[:, 0]
-        usual = at_counts[high] - at_zero.view(-1)[flat[high]]
-        mixed = torch.logaddexp(usual, (spike_rate * FEWEST_IN_SPIKE / (counts[high] * (counts[high] + 1))).log())
-        at_counts[high] += mixed - usual
-        ctx.save_for_backward(log_ratio, log_one_plus, r, counts, flat, high, (usual - mixed).exp())
-        return at_zero.sum(1).neg_().index_add(0, rows, at_counts)
+    def forward(
+        ctx: Any, log_share: Tensor, log_library: Tensor, offset: Tensor, slope: Tensor, x: Tensor, genes: Tensor, starts: Tensor, spike_rate: float
+    ) -> Tensor:
+        inputs = (log_share.contiguous(), log_library.contiguous(), offset, slope, x, genes, starts)
+        ctx.save_for_backward(*inputs)
+        ctx.spike_rate = spike_rate
+        values = torch.empty(len(log_share))
+        arrays: list[Any] = [part.detach().numpy() for part in inputs]
+        _side_by_side(lambda part, cells: fused.values(*arrays, spike_rate, values.numpy(), *cells), len(values))
+        return values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        log_ratio, log_one_plus, r, counts, flat, high, no_spike = ctx.saved_tensors
-        share = torch.sigmoid(log_ratio)  # mu / (mu + r)
-        of_dispersion = (share - log_one_plus).mul_(r)
-        several = counts > 1
-        x, r_there = counts[several].double(), r.view(-1)[flat[several]].double()
-        digammas = r_there * (torch.digamma(x + r_there) - torch.digamma(1 + r_there))
-        outside = counts * (1 - share.view(-1)[flat])
-        at_counts = 1 - outside  # r times d/dr of log r is 1
-        at_counts[several] += digammas.to(at_counts.dtype)
-        of_dispersion.view(-1)[flat] += at_counts  # each place stands once
-        of_mean = share.mul_(r).neg_()
-        of_mean.view(-1)[flat] += outside
-        for part in (of_mean, of_dispersion):
-            part.view(-1)[flat[high]] *= no_spike
-        return of_mean.mul_(gradient[:, None]), of_dispersion.mul_(gradient[:, None]), None, None, None, None
+        inputs: list[Any] = [part.detach().numpy() for part in ctx.saved_tensors]
+        of_share, weights = np.empty_like(inputs[0]), gradient.contiguous().numpy()
+        of_genes = np.zeros((_PARTS, 2, of_share.shape[1]), np.float32)
+        _side_by_side(lambda part, cells: fused.gradients(*inputs, ctx.spike_rate, weights, of_share, of_genes[part], *cells), len(of_share))
+        of_offset, of_slope = torch.from_numpy(of_genes.sum(axis=0))
+        return torch.from_numpy(of_share), None, of_offset, of_slope, None, None, None, None
+
+
+def _side_by_side(work: Callable[[int, tuple[int, int]], object], cells: int) -> None:
+    """Do ``work(part, (first cell, one after the last))`` for the parts of a batch, by as many threads as torch was told to use."""
+    bounds = [cells * part // _PARTS for part in range(_PARTS + 1)]
+    spans = list(itertools.pairwise(bounds))
+    if torch.get_num_threads() == 1:
+        for part, span in enumerate(spans):
+            work(part, span)
+        return
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(work, range(_PARTS), spans))

@@ -1,7 +1,8 @@
-"""Progress bars with an estimate of the time left, on standard error."""
+"""Progress on standard error: bars with an estimate of the time left, and notes."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -41,3 +42,8 @@ def bars(shown: bool) -> Iterator[Callable[[str, int], Update]]:
             return update
 
         yield bar
+
+
+def note(text: str) -> None:
+    """Say something in a line of its own, while no bar is shown."""
+    print(text, file=sys.stderr, flush=True)

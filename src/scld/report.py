@@ -29,6 +29,7 @@ BY_NAME = {figure.name: figure for figure in FIGURES}
 MOST_PICTURED = 6  # sets with pictures
 MOST_MAPPED = 1500  # cells of a set on the map
 
+
 def evaluate(
     train: AnnData | str | Path,
     test: AnnData | str | Path | None,

@@ -121,7 +121,7 @@ def plan_of(
             raise RequestError(f"guidance: {name!r} is not a label of this model; labels: {', '.join(labels)}{nearest(str(name), labels)}")
         if not isinstance(weight, Real) or not 0 <= weight <= 100:
             raise RequestError(f"guidance: got {weight!r}; allowed are numbers from 0 to 100 (1 follows the labels, 1.5 to 3 exaggerates them)")
-    sigmas = schedule(steps, sampling.sigma_min, sampling.sigma_max, sampling.rho, _checked_strength(strength))
+    sigmas = schedule(steps, sampling.sigma_max, _checked_strength(strength))
     interval = _interval(guidance_interval, labels, sampling)
     return Plan(sigmas, tuple(map(float, by_label.values())), seed, interval, *_post(sampling.post if post is None else post, sampling))
 
@@ -140,7 +140,7 @@ def _interval(given: object, labels: Sequence[str], sampling: SamplingConfig) ->
     given = (sampling.guidance_low, sampling.guidance_high) if given is None else given
     pair: tuple[Any, ...] = tuple(given) if isinstance(given, Sequence | np.ndarray) else ()
     if len(pair) != 2 or not all(isinstance(bound, Real) for bound in pair) or not 0 <= pair[0] <= pair[1]:
-        allowed = f"two noise levels (low, high) with 0 <= low <= high; sampling goes from {sampling.sigma_max:g} down to {sampling.sigma_min:g}"
+        allowed = f"two noise levels (low, high) with 0 <= low <= high; sampling goes from {sampling.sigma_max:g} down to 0"
         raise RequestError(f"guidance_interval: got {given!r}; allowed are {allowed}")
     return float(pair[0]), float(pair[1])
 

@@ -1,8 +1,9 @@
-"""From noise to data: functions of any ``denoise(x, sigma) -> x_hat``, the posterior mean of the clean point given ``x``."""
+"""From noise to latent points: noise levels, and a solver that is a pure function of ``denoise(x, sigma) -> x_hat``."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,34 +12,39 @@ from torch import Tensor
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
-def schedule(steps: int, sigma_min: float, sigma_max: float, rho: float, strength: float = 1.0) -> Tensor:
-    """Noise levels ``[steps + 1]`` from ``sigma_max`` down to ``sigma_min``, then 0: Karras et al. (arXiv:2206.00364), equation 5.
+def schedule(steps: int, sigma_max: float, strength: float = 1.0) -> Tensor:
+    """Noise levels ``[steps + 1]`` from ``sigma_max`` down to 0, whose angles arctan(sigma) are evenly spaced: see `solve`.
 
-    A strength below 1, in (0, 1), takes the last part of them, and that share of the steps (at least one).
+    A strength below 1, in (0, 1), takes the last part of the angle, and that share of the steps (at least one).
 
     Examples
     --------
-    >>> schedule(3, 1.0, 4.0, 1.0).tolist()
-    [4.0, 2.5, 1.0, 0.0]
-    >>> schedule(3, 1.0, 4.0, 1.0, strength=0.5).tolist()
-    [2.5, 1.0, 0.0]
+    >>> [round(sigma, 3) for sigma in schedule(2, 1.0).tolist()]
+    [1.0, 0.414, 0.0]
+    >>> [round(sigma, 3) for sigma in schedule(2, 1.0, strength=0.5).tolist()]
+    [0.414, 0.0]
     """
-    ramp = torch.linspace(1 - strength, 1, max(1, round(strength * steps)), dtype=torch.float64)
-    sigmas = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
-    return torch.cat([sigmas, sigmas.new_zeros(1)]).float()
+    angles = torch.linspace(strength * math.atan(sigma_max), 0, max(1, round(strength * steps)) + 1, dtype=torch.float64)
+    return angles.tan().float()
 
 
-def dpm_solver(denoise: Denoise, noise: Tensor, sigmas: Tensor) -> Tensor:
-    """Solve the probability-flow ODE by DPM-Solver++(2M): Lu et al. (arXiv:2211.01095), algorithm 2, in Karras' variables.
+def solve(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
+    r"""Solve the probability-flow ODE (Karras et al., arXiv:2206.00364, equation 1) by steps that are exact for standard normal data.
 
-    One evaluation of ``denoise`` a step, second order; the last step, to noise level 0, returns the denoised point itself.
+    With angle t = arctan(sigma) and y = x cos(t) (Lu & Song's TrigFlow, arXiv:2410.11081), the ODE becomes
+
+    .. math:: \frac{dy}{dt} = -F, \qquad F = \frac{D(x, \sigma) - x \cos^2 t}{\sin t}
+
+    and F, what a network inside EDM's preconditioning is trained to give, vanishes where the data are standard normal. Latents
+    come standardised, so F is small and smooth, and a few steps of Adams and Bashforth's method suffice: one evaluation of ``denoise``
+    a step, second order after the first.
 
     Parameters
     ----------
     denoise
         ``(x [cells, dims], sigma [cells])`` -> posterior mean ``[cells, dims]``.
-    noise
-        Standard normal, ``[cells, dims]``.
+    x
+        Points at the first noise level, ``[cells, dims]``.
     sigmas
         Decreasing noise levels ``[steps + 1]``, 0 last: see `schedule`.
 
@@ -50,17 +56,17 @@ def dpm_solver(denoise: Denoise, noise: Tensor, sigmas: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> always_two = lambda x, sigma: torch.full_like(x, 2.0)
-    >>> dpm_solver(always_two, torch.randn(1, 1), schedule(4, 0.1, 10.0, 7.0)).item()
-    2.0
+    >>> standard_normal = lambda x, sigma: x / (1 + sigma[:, None] ** 2)
+    >>> sigmas = schedule(3, 20.0)
+    >>> round(solve(standard_normal, (1 + sigmas[0] ** 2).sqrt() * torch.full((1, 1), 0.5), sigmas).item(), 5)
+    0.5
     """
-    x, previous, last_step = noise * sigmas[0], noise, sigmas[0]
-    for i, (sigma, following) in enumerate(itertools.pairwise(sigmas)):
-        denoised = denoise(x, sigma.expand(len(x)))
-        if following == 0:
-            return denoised
-        step = torch.log(sigma / following)
-        ahead = denoised if i == 0 else denoised + (denoised - previous) * step / (2 * last_step)
-        x = following / sigma * x - torch.expm1(-step) * ahead
-        previous, last_step = denoised, step
-    return x
+    angles = sigmas.double().atan().tolist()
+    y, slope, last_step = x * math.cos(angles[0]), None, 0.0
+    for sigma, (angle, following) in zip(sigmas, itertools.pairwise(angles), strict=False):
+        x = y / math.cos(angle)
+        slope, before = (denoise(x, sigma.expand(len(x))) - x * math.cos(angle) ** 2) / math.sin(angle), slope
+        step = angle - following
+        ahead = slope if before is None else slope + (slope - before) * step / (2 * last_step)
+        y, last_step = y + step * ahead, step
+    return y

@@ -27,6 +27,10 @@ class Label:
     def _codes(self) -> dict[str, int]:
         return {_key(category): code for code, category in enumerate(self.categories)}
 
+    def knows(self, value: Any) -> bool:
+        """Whether training had this category."""
+        return _key(value) in self._codes
+
     def code(self, value: Any) -> int:
         """The code of one category, given itself or its text; the error names the nearest one."""
         if _is_missing(value):
@@ -85,9 +89,9 @@ class Schema:
         counts = np.bincount(self.combinations[:, column] + 1, weights=self.cells, minlength=self.sizes[column] + 1)
         return dict(zip(map(str, self.labels[column].categories), counts[1:].astype(int).tolist(), strict=True))
 
-    def codes(self, obs: pd.DataFrame) -> np.ndarray:
-        """Codes ``[cells, labels]`` of an obs table; a missing column or value is left open."""
-        return encode_labels(obs, self.labels)
+    def codes(self, obs: pd.DataFrame, lenient: Sequence[str] = ()) -> np.ndarray:
+        """Codes ``[cells, labels]`` of an obs table; a missing column or value is left open, and so is a category unknown of the ``lenient`` labels."""
+        return encode_labels(obs, self.labels, lenient)
 
     def draw(self, n: int, where: Mapping[str, Any] | None, rng: np.random.Generator, unseen: bool = False) -> np.ndarray:
         """Draw the labels of ``n`` cells ``[n, labels]``: those in ``where`` fixed, the others by their training frequencies given these.
@@ -163,18 +167,18 @@ class Schema:
         return schema
 
 
-def encode_labels(obs: pd.DataFrame, labels: Sequence[Label]) -> np.ndarray:
+def encode_labels(obs: pd.DataFrame, labels: Sequence[Label], lenient: Sequence[str] = ()) -> np.ndarray:
     """Codes ``[cells, labels]`` of an obs table; `MISSING` where a value or the whole column is absent."""
-    columns = [_column_codes(obs[label.name], label) if label.name in obs else np.full(len(obs), MISSING) for label in labels]
+    columns = [_column_codes(obs[label.name], label, label.name in lenient) if label.name in obs else np.full(len(obs), MISSING) for label in labels]
     return np.stack(columns, axis=1).astype(np.int64) if columns else np.zeros((len(obs), 0), np.int64)
 
 
-def _column_codes(column: pd.Series, label: Label) -> np.ndarray:
+def _column_codes(column: pd.Series, label: Label, lenient: bool) -> np.ndarray:
     try:
         rows, values = pd.factorize(column)
     except TypeError as error:
         raise DataError(f"label {label.name!r}: holds values that cannot be categories ({one_line(error)}); use strings, integers or booleans") from error
-    codes = np.array([*(label.code(value) for value in values), MISSING])
+    codes = np.array([*(MISSING if lenient and not label.knows(value) else label.code(value) for value in values), MISSING])
     return codes[rows]  # factorize marks what is missing -1: the last
 
 

@@ -19,6 +19,7 @@ from scld import __version__
 from scld import checkpoint as disk
 from scld.autoencoder import Autoencoder
 from scld.config import Config
+from scld.cost import cost
 from scld.critic import Critic
 from scld.data import count_matrix, read
 from scld.denoiser import Denoiser
@@ -26,10 +27,11 @@ from scld.edit import Cells, Fitted, appended, between, matched, shortfall, tran
 from scld.errors import DataError, RequestError
 from scld.fitting import Fit
 from scld.generator import Generator, Plan
-from scld.progress import bars
+from scld.progress import bars, note
 from scld.request import Wanted, plan_of, wanted, whole
 from scld.schema import Schema
 from scld.selector import Selector
+from scld.shift import Means
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -90,7 +92,7 @@ class Synthesizer:
         overwrite
             Whether what is already in that place may be replaced.
         progress
-            Whether to show progress on standard error.
+            Whether to show, on standard error, what the fit will take (see `scld.cost`) and its progress.
 
         Returns
         -------
@@ -114,8 +116,11 @@ class Synthesizer:
         codes = self.schema.codes(adata.obs)
         resume = None if target is None else disk.resume_folder(target, self._run(counts, codes), overwrite)
         seen = counts[:, self.genes["seen"].to_numpy()]
+        fit = Fit(seen, codes, self.schema.sizes, self.config, self.seed, self.device, resume)
+        if progress:
+            note(f"fit: {counts.shape[0]:,} cells x {counts.shape[1]:,} genes: {cost(fit)}")
         with bars(progress) as bar:
-            self._generator, self.summary = Fit(seen, codes, self.schema.sizes, self.config, self.seed, self.device, resume, bar).run()
+            self._generator, self.summary = replace(fit, bar=bar).run()
         if target is not None:
             self.save(target, overwrite=True)
         return self
@@ -152,8 +157,9 @@ class Synthesizer:
             One cell a row: a table with a column a label. What is left out or missing is drawn as above. Combinations
             that training never saw can always be asked for here.
         unseen
-            Whether ``where`` may ask for a combination that training never saw. Labels left out then follow the training
-            cells that have most of what is fixed.
+            Whether ``where`` may ask for a combination that training never saw. Its cells are those of the nearest one it saw, moved by
+            what the label that differs shifts in other contexts (`scld.shift`). Labels left out then follow the training cells that
+            have most of what is fixed.
         guidance
             Classifier-free guidance weight, one for all labels or one a label; 1 follows the labels, more exaggerates.
         guidance_interval
@@ -325,18 +331,21 @@ class Synthesizer:
     ) -> AnnData:
         """Write the same cells under other labels: what would this cell be, had it been stimulated?
 
-        Each cell is encoded, noised part of the way, and denoised under its new labels (Meng et al., SDEdit, arXiv:2108.01073).
+        Each cell is encoded, moved in latent space by the mean difference between its old labels and the new ones (`scld.shift`), noised part of
+        the way, and denoised under its new labels (Meng et al., SDEdit, arXiv:2108.01073).
 
         Parameters
         ----------
         source
             Raw counts with the genes of training, in any order: an AnnData, or the path of an ``.h5ad`` file or ``.zarr`` store. Labels
-            that are missing are left open.
+            that are missing are left open. A cell whose own category of a label in ``to`` is missing, or was not in training, counts as of the
+            one whose mean is nearest.
         to
             The labels to change, and the category each is to have: ``{"condition": "stimulated"}``.
         strength
-            Above 0, up to 1: how far up the noise levels a cell is taken. Little changes only what the decoder knows of the labels; 1 starts
-            from pure noise and keeps nothing of a cell but its other labels, as `sample` with a table does.
+            Above 0, up to 1: how far up the noise levels a cell is taken, and so how little is kept of it: 1 starts from pure noise and keeps
+            nothing of a cell but its other labels, as `sample` with a table does. The change itself arrives at any strength, unless no
+            context in training has both categories: then only as much as the strength lets through.
         layer
             The layer of ``source`` that holds the raw counts; ``X`` if None.
         guidance, guidance_interval, post, steps, seed, progress
@@ -434,6 +443,7 @@ class Synthesizer:
         generator = self._require_fit()
         manifest = {"scld_version": __version__, "config": self.config.to_dict(), "seed": self.seed, "training": self.summary}
         schema = self.schema.to_json() | {"latent_mean": generator.centre.tolist(), "latent_sd": generator.scale.tolist()}
+        schema |= {} if generator.means is None else {"combination_means": generator.means.points.tolist()}
         networks = {"autoencoder": generator.autoencoder, "denoiser": generator.denoiser, "critic": generator.critic}
         parts = {name: network.state_dict() for name, network in networks.items() if network is not None}
         parts |= {} if generator.selector is None else {"selector": generator.selector.tensors()}
@@ -457,10 +467,11 @@ class Synthesizer:
                 network.to(synth.device).eval()
             selector = Selector.from_tensors(saved.parts["selector"])
             centre, scale = (torch.tensor(saved.schema[name], device=synth.device).reshape(dims) for name in ("latent_mean", "latent_sd"))
+            points = np.asarray(saved.schema["combination_means"], np.float32).reshape(len(schema.cells), dims)
             low, high = synth.summary["log_library"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise disk.damaged(path, str(error)) from error
-        synth._generator = Generator(autoencoder, denoiser, centre, scale, (low, high), critic, selector)
+        synth._generator = Generator(autoencoder, denoiser, centre, scale, (low, high), critic, selector, Means(schema.combinations, schema.cells, points))
         return synth
 
     def _require_fit(self) -> Generator:

@@ -86,8 +86,7 @@ def train(
     state = _State()
     if resume is not None and resume.exists():
         state = _load_state(resume, module, averaged, best, optimizer)
-    total = max(config.steps, config.epochs * len(cells) // config.batch)
-    steps = math.ceil(total / config.rounds)
+    steps = steps_a_round(config, len(cells))
     rates = [group["lr"] for group in optimizer.param_groups]
     started, saved = time.monotonic() - state.seconds, time.monotonic()
     while state.round < config.rounds and state.round - max(state.best_round, 0) <= config.patience:
@@ -111,6 +110,11 @@ def train(
     module.load_state_dict(best.state_dict())
     module.eval()
     return Course(tuple(state.validation), state.best_round, state.round * steps, state.seconds)
+
+
+def steps_a_round(config: TrainingConfig, cells: int) -> int:
+    """Steps in a round of training on so many cells."""
+    return math.ceil(max(config.steps, config.epochs * cells // config.batch) / config.rounds)
 
 
 def _run_round(

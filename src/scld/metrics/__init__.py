@@ -1,15 +1,15 @@
 """The scores: pure functions of arrays, each with its source, its range, and a law that tests it.
 
-    space       where cells are compared: log-normalised genes, their variable 2,000, their 30 principal components
-    c2st        can a classifier tell real from synthetic?
-    distances   Wasserstein, maximum mean discrepancy, energy distance
-    neighbours  mixing (iLISI), precision, recall, density, coverage
-    genes       per-gene moments, library size, gene-gene correlation
-    labels      markers, train on synthetic and test on real, label fidelity, composition
-    privacy     memorisation, exact copies, membership inference
-    validity    pass or fail, and what making the cells cost
-    peers       the variants that scDiffusion and CFGen publish, under their names
-    baselines   the trivial fakes that a figure must tell from real cells
+space       where cells are compared: log-normalised genes, their variable 2,000, their 30 principal components
+c2st        can a classifier tell real from synthetic?
+distances   Wasserstein, maximum mean discrepancy, energy distance
+neighbours  mixing (iLISI), precision, recall, density, coverage
+genes       per-gene moments, library size, gene-gene correlation
+labels      markers, train on synthetic and test on real, label fidelity, composition
+privacy     memorisation, exact copies, membership inference
+validity    pass or fail, and what making the cells cost
+peers       the variants that scDiffusion and CFGen publish, under their names
+baselines   the trivial fakes that a figure must tell from real cells
 """
 
 from scld.metrics.baselines import bootstrap, poisson, shuffle
