@@ -105,7 +105,7 @@ class SamplingConfig(_Checked):
     guidance_high: float = 1e6  # above any noise level: everywhere
     sigma_max: float = 20.0  # far wider than the data, whose sd is 1; wider still only spreads the steps thinner
     post: str = "select"  # post-guidance: off, correct, select or both; selection helps on most sets and harms none beyond noise (docs/quality.md)
-    candidates: int = 4  # finished cells that selection chooses one of
+    candidates: int = 3  # finished cells that selection chooses one of; each more costs as much time as the first (docs/speed.md)
     correction: float = 1.0  # weight of the critic's gradient
 
 
