@@ -12,6 +12,7 @@ Parts, each a table (all of them if none is named):
     counts       drawing counts, cells/s: `scld.counts.draw` beside torch's NegativeBinomial and a conversion to CSR; at the means of a fitted model if
                  --models is given, else at gene means of the set with a log-normal spread
     sampling     from noise to an .h5ad on disk at default settings, cells/s, and the share of each stage in the time that the threads spent
+    precision    the denoiser trained in single precision and in bfloat16: loss on held-out cells, and training, cells/s
     steps        solver steps, and candidates of selection, against quality and cells/s; mean ± sd over seeds
 
 Rates are medians over repetitions. Ratios are medians over repetitions of ours to the other's in the same one, so that a busy machine slows both.
@@ -47,8 +48,12 @@ from torch import Tensor, nn
 
 import scld
 from scld import counts, generator, output
+from scld import train as training
 from scld.autoencoder import Autoencoder
+from scld.denoiser import Denoiser
+from scld.fitting import split
 from scld.judge import FLOOR, OVERALL
+from scld.latents import Latents
 from scld.request import plan_of
 from scld.selector import Selector
 
@@ -340,6 +345,35 @@ def awaited(pieces: Iterator[AnnData], waiting: Counter[str]) -> Iterator[AnnDat
         yield piece
 
 
+# precision of training
+
+
+def precision(given: argparse.Namespace) -> pd.DataFrame:
+    """One row a set and precision: the same denoiser, trained anew on the latent points of a fitted model."""
+    rows = []
+    for name, seed in ((name, seed) for name in given.sets for seed in given.seeds):
+        synth, train = model_of(name, seed, given), scld.data.split(cells_of(name, given), LABEL, seed=seed)[0]
+        counts = scld.data.count_matrix(train)[:, synth.genes["seen"].to_numpy()]
+        points = Latents.of(synth._require_fit().autoencoder, counts, synth.schema.codes(train.obs), torch.device("cpu"))
+        for kind in ("float32", "bfloat16"):
+            rows.append({"set": name, "precision": kind, "seed": seed} | denoised(points, synth, kind, seed))
+    return spread(rows, ["set", "precision"], 4).reset_index()
+
+
+def denoised(points: Latents, synth: scld.Synthesizer, kind: str, seed: int) -> dict[str, float]:
+    config, settings = synth.config.denoiser, synth.config.denoiser_training
+    torch.manual_seed(seed)
+    module = Denoiser(len(points.centre), synth.schema.sizes, config)
+
+    def loss(module: nn.Module, picked: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
+            return points.loss(module, picked, config.label_dropout)
+
+    cells, held_out = split(points.labels.numpy(), synth.config.held_out, seed)
+    course = training.train(module, [{"params": list(module.parameters())}], loss, cells, held_out, settings, seed)
+    return {"held-out loss": min(course.validation), "cells/s": course.steps * settings.batch / course.seconds}
+
+
 # solver steps and candidates
 
 
@@ -364,7 +398,7 @@ def steps(given: argparse.Namespace) -> pd.DataFrame:
     return spread(table, by, 4).assign(**{"cells/s": spread(table[[*by, "seed", "cells/s"]], by, 0)["cells/s"]}).reset_index()
 
 
-PARTS = {"autoencoder": autoencoder, "quality": quality, "counts": drawing, "sampling": sampling, "steps": steps}
+PARTS = {"autoencoder": autoencoder, "quality": quality, "counts": drawing, "sampling": sampling, "precision": precision, "steps": steps}
 
 
 def main() -> None:
