@@ -6,7 +6,7 @@ from scipy.stats import nbinom
 from sklearn.decomposition import PCA
 from small import make_cells
 
-from scld.autoencoder import Autoencoder, Batch, draw_latent, drop_labels
+from scld.autoencoder import Autoencoder, Batch, _HeavyTail, draw_latent, drop_labels
 from scld.config import AutoencoderConfig
 
 COUNTS = sp.csr_matrix(make_cells(40, 12).X)
@@ -33,6 +33,19 @@ def test_a_batch_is_its_cells():
     dense[batch.rows, batch.genes] = batch.counts
     np.testing.assert_array_equal(dense, COUNTS[5:9].toarray())
     np.testing.assert_array_equal(batch.labels, CODES[5:9])
+
+
+def test_a_batch_takes_indices_of_any_width():
+    """Those of a matrix with more than two billion counts are wide."""
+    wide, results = COUNTS.copy(), []
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    for counts in (COUNTS, wide):
+        batch, weights = Batch.of(counts, CODES), torch.linspace(-1, 1, 60).reshape(12, 5).requires_grad_()
+        product = batch.times(batch.counts, weights)
+        results.append([product, *torch.autograd.grad(product.square().sum(), weights)])
+    assert Batch.of(wide, CODES).genes.dtype == torch.int64
+    for narrow, other in zip(*results, strict=True):
+        torch.testing.assert_close(narrow, other)
 
 
 def test_the_library_size_is_the_last_coordinate_of_a_latent_point():
@@ -185,6 +198,15 @@ def test_the_optimizer_has_every_parameter_once():
     model = autoencoder()
     listed = [id(parameter) for group in model.parameter_groups(learning_rate=1e-3) for parameter in group["params"]]
     assert sorted(listed) == sorted(map(id, model.parameters()))
+
+
+def test_the_heavy_tailed_prior_is_its_formula_and_so_is_its_gradient():
+    weights = torch.randn(7, 5, dtype=torch.float64).requires_grad_()
+    weights.data[3] = 0
+    rows = weights.detach().numpy()
+    expected = (5 / 2 * np.log1p(np.square(rows).sum(axis=1) / (5 * 0.3**2))).sum()
+    np.testing.assert_allclose(_HeavyTail.apply(weights, 0.3).item(), expected)
+    assert torch.autograd.gradcheck(lambda w: 3 * _HeavyTail.apply(w, 0.3), weights)
 
 
 def test_the_prior_on_the_weights_is_shared_out_over_the_training_cells():

@@ -1,4 +1,5 @@
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from small import QUICK, TINY, make_cells
 
 import scld
 from scld.config import Config
-from scld.cost import Cost, cost
+from scld.cost import Cost, _added, _rehearse, _some, cost
 from scld.fitting import Fit
 
 TRAININGS = ("autoencoder_training", "denoiser_training", "critic_training")
@@ -83,6 +84,21 @@ def test_memory_holds_the_weights_and_the_generated_counts(nothing_taken):
 def test_what_is_there_holds_what_is_taken_already():
     foretold = cost(fit_of())
     assert 0 < foretold.memory < foretold.room
+
+
+def test_a_system_without_proc_is_asked_otherwise(monkeypatch, tmp_path):
+    monkeypatch.setattr("scld.cost.Path", lambda name: tmp_path / name.lstrip("/"))
+    foretold = cost(fit_of())
+    assert foretold.memory > 0
+    assert foretold.room > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_gpu_holds_the_networks_alone():
+    many = fit_of(1000, 30, {**TINY, "selector": {"generated": 9, "trees": 2, "components": 3}})
+    of_many, of_few = (
+        _added(replace(fit, device=torch.device("cuda")), _rehearse(_some(fit), ticks())[0]) for fit in (many, replace(many, config=fit_of().config))
+    )
+    assert of_many == of_few < _added(many, _rehearse(_some(many), ticks())[0])
 
 
 def test_a_fit_ends_where_it_does_without(config, synth, capsys):

@@ -44,6 +44,13 @@ def test_draws_follow_scipys_law(mean, dispersion):
     assert abs((values == 0).mean() - zero) <= 5 * np.sqrt(zero * (1 - zero) / values.size) + 1e-9
 
 
+@pytest.mark.parametrize("mean", [0.2, 0.5, 0.7, 1.0, 1.3])
+def test_no_zero_is_taken_for_sure_that_is_not(mean):
+    """Of nearly Poisson genes the bound that decides most zeros is closest to their probability."""
+    values, zero = drawn(mean, 1e4, 4000, 1000), law(mean, 1e4).pmf(0)
+    assert abs(1 - values.nnz / 4e6 - zero) < 4 * np.sqrt(zero * (1 - zero) / 4e6)
+
+
 @pytest.mark.parametrize("dispersion", DISPERSIONS)
 @pytest.mark.parametrize("mean", [mean for mean in MEANS if mean < 16])
 def test_small_means_are_drawn_by_scipys_quantiles_far_into_the_tail(mean, dispersion):

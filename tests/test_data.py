@@ -109,6 +109,17 @@ def test_half_precision_and_booleans():
     np.testing.assert_array_equal(count_matrix(cells(sp.csr_matrix(COUNTS > 0))).toarray(), COUNTS > 0)
 
 
+@pytest.mark.parametrize("kind", [">f4", ">f8", ">i2", "<i8"])
+@pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, sp.csr_matrix])
+def test_any_order_of_bytes(kind, form):
+    values = form(COUNTS)
+    if sp.issparse(values):
+        values.data = values.data.astype(kind)
+    matrix = count_matrix(cells(values if sp.issparse(values) else values.astype(kind)))
+    np.testing.assert_array_equal(matrix.toarray(), COUNTS)
+    assert matrix.data.dtype.isnative
+
+
 def test_one_cell_of_one_gene():
     assert count_matrix(cells(np.array([[3]]))).toarray() == [[3]]
 

@@ -122,6 +122,38 @@ def test_one_pass_gives_the_same_for_any_number_of_threads(threads):
         assert torch.equal(one, four)
 
 
+def test_one_pass_takes_its_inputs_however_they_are_stored():
+    """By columns, with gaps, with wide indices, and where single precision is not the usual one."""
+    counts, mean, dispersion = some_cells(37, 301)
+    share, library, *genes = parameters(mean, dispersion, np.full(301, 0.1), FUSED)
+    x, at, starts = stored(counts, FUSED)
+    gaps = [part.repeat_interleave(2)[::2] for part in (library, *genes)]
+    usual, other = (share, library, *genes, (x, at, starts)), (share.T.contiguous().T, *gaps, (x, at.long(), starts.long()))
+    results = []
+    for dtype, (*given, where) in ((torch.float32, usual), (torch.float64, other)):
+        torch.set_default_dtype(dtype)
+        given = [part.detach().requires_grad_() for part in given]
+        try:
+            value = log_likelihood(*given, where, 1e-3)
+            results.append([value, *torch.autograd.grad(value.sum(), (given[0], *given[2:]))])
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert not other[0].is_contiguous()
+    for one, two in zip(*results, strict=True):
+        assert one.dtype == two.dtype == FUSED
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spike_rate", [0.0, 1e-3])
+@pytest.mark.parametrize("dtype", [FORMULA, FUSED])
+def test_shares_that_are_no_numbers_have_no_likelihood(dtype, spike_rate):
+    """Training stops when its loss is no number, so that must not get lost."""
+    log_share, *others = parameters(np.full((3, 4), 2.0), np.ones(4), np.zeros(4), dtype)
+    log_share[1] = torch.nan
+    value = log_likelihood(log_share, *others, stored(np.eye(3, 4) * 9, dtype), spike_rate)
+    assert value.isnan().tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("r", [0.01, 0.7, 5.0, 1e4])
 def test_ratios_of_gammas_are_scipys(r):
     x = np.array([2.0, 3, 16, 17, 64, 65, 1000])

@@ -6,7 +6,9 @@ import pytest
 from small import make_cells
 
 import scld
+from scld.autoencoder import Autoencoder
 from scld.edit import Fitted, transferred
+from scld.generator import PAGE, Start
 from scld.request import plan_of
 from scld.schema import MISSING
 from scld.shift import Means
@@ -121,6 +123,19 @@ def test_moves_add_up_and_are_nothing_between_the_same_or_the_unknown():
     assert not apart.moves(np.array([[0, 0]]), np.array([[0, 1]])).any()
 
 
+@pytest.mark.parametrize("open_label", [None, 1])
+def test_what_was_looked_for_once_is_known(open_label, monkeypatch):
+    """Every page asks again, and a combination that was never seen takes a while."""
+    looked, usual, rows = [], Means._from_nearest, GRID.copy()
+    monkeypatch.setattr(Means, "_from_nearest", lambda table, row: looked.append(tuple(row)) or usual(table, row))
+    rows[:, [] if open_label is None else open_label] = MISSING
+    means = means_without((0, 0, 0))
+    first, again = means.ways(rows), means.ways(rows[::-1])
+    assert len(looked) == len(np.unique(rows, axis=0))
+    for one, other in ((first.origin, again.origin), (first.shift, again.shift), (first.decoded, again.decoded)):
+        np.testing.assert_array_equal(one, other[::-1])
+
+
 def test_a_model_without_labels_has_one_mean():
     points, none = RANDOM.normal(size=(7, DIMS)), np.zeros((7, 0), np.int64)
     means = Means.of(points, none)
@@ -159,6 +174,28 @@ def test_latents_of_an_unseen_combination_are_those_of_its_origin_shifted(world)
     np.testing.assert_array_equal(made, origin + way.shift[:256])
     assert way.shift.any()
     assert world.schema.seen(way.origin).all()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_start_of_an_unseen_combination_is_that_of_its_origin_shifted(world, keep):
+    """Shifted back, denoised as what training saw, and shifted again; a depth that is kept is that of the start."""
+    plan = plan_of(None, None, 0, world.labels, world.config.sampling, strength=0.5)
+    codes, points = codes_of(world, "B", 1)[:PAGE], np.random.default_rng(1).normal(size=(PAGE, 4)).astype(np.float32)
+    way = world._generator.means.ways(codes)
+    made = world._generator.latents(0, codes, plan, Start(points, keep)).numpy()
+    origin = world._generator.latents(0, way.origin, plan, Start(points - way.shift, keep)).numpy()
+    np.testing.assert_allclose(made, origin + way.shift, atol=1e-6)
+    assert not keep or (made[:, -1] == points[:, -1]).all()
+
+
+def test_an_unseen_combination_is_decoded_under_the_part_of_it_that_was_seen(world, monkeypatch):
+    under, usual = [], Autoencoder.decode
+    monkeypatch.setattr(Autoencoder, "decode", lambda network, latent, labels: under.append(labels.numpy()) or usual(network, latent, labels))
+    plan, codes = plan_of(None, None, 0, world.labels, world.config.sampling), codes_of(world, "B", 1)[:PAGE]
+    world._generator.page(0, codes, replace(plan, candidates=1))
+    part = world._generator.means.ways(codes).decoded
+    np.testing.assert_array_equal(np.concatenate(under), part)
+    assert ((part == MISSING).sum(axis=1) == 1).all()
 
 
 def test_an_unseen_combination_is_the_same_after_saving_and_loading(world, tmp_path):

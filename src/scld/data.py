@@ -200,7 +200,8 @@ def _as_csr(matrix: Any, place: str) -> sp.csr_matrix:
     if hasattr(matrix, "compute"):
         matrix = matrix.compute()
     if isinstance(matrix, np.ndarray):
-        return sp.csr_matrix(matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix)  # scipy knows no float16
+        known = np.float32 if matrix.dtype == np.float16 else matrix.dtype.newbyteorder("=")  # to scipy: neither float16 nor a foreign order of bytes
+        return sp.csr_matrix(matrix.astype(known, copy=False))
     try:
         matrix.check_format(full_check=True)
     except ValueError as error:

@@ -75,7 +75,7 @@ def log_likelihood(
 
 def _formula(log_share: Tensor, log_library: Tensor, offset: Tensor, slope: Tensor, x: Tensor, genes: Tensor, starts: Tensor, spike_rate: float) -> Tensor:
     """As it stands, on any device and in any precision."""
-    rows = torch.repeat_interleave(starts.diff())
+    rows = torch.repeat_interleave(starts.diff(), output_size=len(x))  # a GPU need not be asked how many
     log_r = dispersions(log_share, offset, slope)
     ratio = log_share + log_library.detach()[:, None] - log_r  # log(mu / r)
     at_zero = log_r.exp() * softplus(ratio)
@@ -96,7 +96,7 @@ class _Fused(torch.autograd.Function):
         inputs = (log_share.contiguous(), log_library.contiguous(), offset, slope, x, genes, starts)
         ctx.save_for_backward(*inputs)
         ctx.spike_rate = spike_rate
-        values = torch.empty(len(log_share))
+        values = log_share.new_empty(len(log_share))
         arrays: list[Any] = [part.detach().numpy() for part in inputs]
         _side_by_side(lambda part, cells: fused.values(*arrays, spike_rate, values.numpy(), *cells), len(values))
         return values

@@ -7,9 +7,9 @@ contexts (categories of the other labels) that have both: the latent arithmetic 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -80,13 +80,14 @@ class Means:
     def ways(self, codes: np.ndarray) -> Way:
         """How to make cells with these codes ``[cells, labels]``: as they are where training saw the combination, or where no shift is known."""
         rows, which = _unique(codes)
-        found = [self._way(row) for row in rows]
+        found = [self._way(tuple(row)) for row in rows.tolist()]
         return Way(*(np.stack(part)[which] for part in zip(*found, strict=True)))
 
     def point(self, row: np.ndarray) -> np.ndarray | None:
         """The mean latent point ``[dims]`` of a combination, or what it should be if training never saw it; None if no shift is known."""
-        table = self._of_labels(row != MISSING)
-        found = table._from_nearest(row[row != MISSING])
+        known = row != MISSING
+        table = self._of_labels(tuple(known.tolist()))
+        found = table._from_nearest(row[known])
         if found is None:
             return None
         point: np.ndarray = table._mean(found[0]) + found[1]
@@ -110,9 +111,15 @@ class Means:
         moves: np.ndarray = np.stack([nothing if a is None or b is None else b - a for a, b in ends])[which]
         return moves
 
-    def _way(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    @cached_property
+    def _way(self) -> Callable[[tuple[int, ...]], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The way to one combination, looked for once: every page asks for the same ones."""
+        return cache(self._found_way)
+
+    def _found_way(self, codes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        row = np.array(codes, np.int64)
         known, nothing = row != MISSING, np.zeros(self.points.shape[1], np.float32)
-        table = self._of_labels(known)
+        table = self._of_labels(tuple(known.tolist()))
         found = table._from_nearest(row[known])
         if found is None or (found[0] == row[known]).all():
             return row, nothing, row
@@ -120,10 +127,14 @@ class Means:
         origin[known], decoded[known] = found[0], table._largest_seen_part(row[known])
         return origin, found[1], decoded
 
-    def _of_labels(self, known: np.ndarray) -> Means:
-        """The table of some labels alone: of the cells that have them, whatever the others are."""
+    @cached_property
+    def _of_labels(self) -> Callable[[tuple[bool, ...]], Means]:
+        """The table of some labels alone, made once: of the cells that have them, whatever the others are."""
+        return cache(self._made_of_labels)
+
+    def _made_of_labels(self, known: tuple[bool, ...]) -> Means:
         has = (self.combinations[:, known] != MISSING).all(axis=1)
-        if known.all() and has.all():
+        if all(known) and has.all():
             return self
         return Means.of(self.points[has], self.combinations[has][:, known], self.cells[has])
 
