@@ -20,13 +20,16 @@ def test_the_selector_learns_from_real_cells_and_from_generated_ones_with_their_
     counts, codes = sp.csr_matrix(cells.X)[:, np.arange(30) != 4], cells.obs[["donor", "treated"]].to_numpy().astype(np.int64)
     config = Config.from_dict({**TINY, "selector": {**TINY["selector"], "most_cells": 50, "generated": 3}})
     Fit(counts, codes, (2, 2), config, 0, torch.device("cpu"), None, lambda text, length: lambda done, said: None).run()
-    reference, real, generated, (of_real, of_generated), *_ = seen[0]
-    assert (reference.shape[0], real.shape[0], generated.shape[0]) == (50, 50, 150)
+    reference, told, held_out, *_ = seen[0]
+    assert [reference.shape[0], *(part.shape[0] for part in (*told[:2], *held_out[:2]))] == [50, 50, 150, 12, 36]
     known = {counts[i].toarray()[0].tobytes(): tuple(codes[i]) for i in range(120)}
-    assert [known[row.tobytes()] for row in real.toarray()] == list(map(tuple, of_real))
-    np.testing.assert_array_equal(of_generated, np.tile(of_real, (3, 1)))
-    assert len(rows(reference) & rows(generated)) < 3
-    assert len(rows(real) & rows(generated)) < 3
+    for real, generated, of_real, of_generated in (told, held_out):
+        assert [known[row.tobytes()] for row in real.toarray()] == list(map(tuple, of_real))
+        np.testing.assert_array_equal(of_generated, np.tile(of_real, (3, 1)))
+        assert len(rows(reference) & rows(generated)) < 3
+        assert len(rows(real) & rows(generated)) < 3
+    assert rows(held_out.real) == rows(counts[split(codes, config.held_out, 0)[1].numpy()])
+    assert not rows(told.real) & rows(held_out.real)
 
 
 def test_a_critic_that_does_no_better_than_a_guess_is_silent():

@@ -13,7 +13,7 @@ from scld.critic import Critic
 from scld.denoiser import Denoiser
 from scld.generator import PAGE, Generator, Plan, Start, _stream, alone
 from scld.sampler import schedule
-from scld.selector import Selector
+from scld.selector import Selector, Sides
 
 COUNTS = sp.csr_matrix(make_cells(60, 12).X)
 CODES = np.random.default_rng(0).integers(0, 3, (1000, 1))
@@ -32,7 +32,8 @@ def make(library=(2.0, 4.0)):
             parameter.add_(0.2 * torch.randn_like(parameter))
         autoencoder.log_dispersion.fill_(9.0)  # nearly Poisson: what varies more comes from the latents
     others, config = sp.csr_matrix(make_cells(60, 12, seed=1).X), SelectorConfig(components=5, trees=20, leaf=5, rate=0.3)
-    selector = Selector.of(others, COUNTS, others, (CODES[:60], CODES[60:120]), config, seed=0)
+    told = Sides(COUNTS, others, CODES[:60], CODES[60:120])
+    selector = Selector.of(others, told, told, config, seed=0)
     return Generator(autoencoder, denoiser, torch.tensor([0.0, 0.0, 0.0, 0.0, 3.0]), torch.ones(5), library, critic, selector)
 
 
@@ -112,6 +113,15 @@ def test_a_correction_moves_the_latents_up_the_critics_slope(generator):
 
 def test_without_critics_there_is_no_post_guidance(generator):
     assert same(cells(replace(generator, critic=None), plan=POSTS["correct"]), cells(generator))
+
+
+def test_a_silent_selector_costs_nothing(generator, monkeypatch):
+    """One candidate is made of each cell, the one that comes without selection."""
+    silent = replace(generator, selector=replace(generator.selector, feature=generator.selector.feature[:0]))
+    made, usual = [], Generator._candidate
+    monkeypatch.setattr(Generator, "_candidate", lambda self, number, *rest: made.append(number) or usual(self, number, *rest))
+    assert same(cells(silent, plan=POSTS["select"]), cells(generator))
+    assert set(made) == {0}
 
 
 def test_a_cell_with_an_open_label_is_not_selected(generator):

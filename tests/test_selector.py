@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 
 from scld.config import SelectorConfig
 from scld.schema import MISSING
-from scld.selector import Selector, choose
+from scld.selector import Selector, Sides, _best_stage, choose
 
 CONFIG = SelectorConfig(components=4, trees=40, depth=3, leaf=10)
 RANDOM = np.random.default_rng(0)
@@ -25,12 +25,16 @@ def no_labels(counts):
     return np.zeros((counts.shape[0], 0), np.int64)
 
 
+def sides(real, generated, *codes):
+    codes = codes or [RANDOM.integers(0, 3, (counts.shape[0], 2)) for counts in (real, generated)]
+    return Sides(real, generated, *codes)
+
+
 @pytest.fixture(scope="module")
 def pair():
     """Half of the real cells are of the second type, of the generated ones a fifth."""
-    real, generated, reference = draw(600, 0.5)[0], draw(900, 0.2)[0], draw(600, 0.2)[0]
-    codes = tuple(RANDOM.integers(0, 3, (counts.shape[0], 2)) for counts in (real, generated))
-    return reference, real, generated, codes
+    cells, held_out = (sides(draw(n, 0.5)[0], draw(n * 3 // 2, 0.2)[0]) for n in (600, 400))
+    return draw(600, 0.2)[0], cells, held_out
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +51,13 @@ def portraits(selector, counts, codes):
 
 
 def test_the_log_odds_are_scikit_learns_less_those_of_the_numbers_of_cells(pair, selector):
-    _, real, generated, codes = pair
+    real, generated, *codes = pair[1]
     table = np.concatenate([portraits(selector, counts, labels) for counts, labels in zip((real, generated), codes, strict=True)])
-    model = GradientBoostingClassifier(n_estimators=40, learning_rate=0.05, max_depth=3, subsample=0.5, max_features=0.3, min_samples_leaf=10, random_state=5)
+    count = len(selector.feature)
+    assert 5 < count <= 40
+    model = GradientBoostingClassifier(
+        n_estimators=count, learning_rate=0.05, max_depth=3, subsample=0.5, max_features=0.3, min_samples_leaf=10, random_state=5
+    )
     model.fit(table, np.repeat([1, 0], [600, 900]))
     fresh, labels = draw(500, 0.5)[0], RANDOM.integers(0, 3, (500, 2))
     expected = model.decision_function(portraits(selector, fresh, labels)) - np.log(600 / 900)
@@ -64,16 +72,17 @@ def test_the_library_size_is_the_usual_one_and_the_loadings_are_of_unit_length(p
 
 
 def test_log_odds_are_never_larger_than_the_most(pair, selector):
-    found = selector.log_odds(pair[1], pair[3][0])
-    bound = Selector.of(*pair, SelectorConfig(components=4, trees=40, depth=3, leaf=10, clip=0.2), seed=5).log_odds(pair[1], pair[3][0])
-    assert np.abs(found).max() > 0.2
-    np.testing.assert_array_equal(bound, found.clip(-0.2, 0.2))
+    bound = Selector.of(*pair, SelectorConfig(components=4, trees=40, depth=3, leaf=10, clip=0.2), seed=5)
+    found = bound.log_odds(pair[1].real, pair[1].real_codes)
+    free = replace(bound, clip=np.array(9.0)).log_odds(pair[1].real, pair[1].real_codes)
+    assert np.abs(free).max() > 0.2
+    np.testing.assert_array_equal(found, free.clip(-0.2, 0.2))
 
 
 def test_saved_and_loaded_it_gives_the_same_log_odds(pair, selector, tmp_path):
     save_file(selector.tensors(), tmp_path / "selector.safetensors")
     loaded = Selector.from_tensors(load_file(tmp_path / "selector.safetensors"))
-    np.testing.assert_array_equal(loaded.log_odds(pair[1], pair[3][0]), selector.log_odds(pair[1], pair[3][0]))
+    np.testing.assert_array_equal(*(some.log_odds(pair[1].real, pair[1].real_codes) for some in (loaded, selector)))
     assert {entry.name for entry in fields(selector)} == set(selector.tensors())
 
 
@@ -83,16 +92,17 @@ def test_the_same_seed_is_the_same_selector(pair, selector):
 
 
 def test_log_odds_of_a_cell_do_not_depend_on_the_others(pair, selector):
-    _, real, _, (codes, _) = pair
+    real, _, codes, _ = pair[1]
     np.testing.assert_allclose(selector.log_odds(real[:7], codes[:7]), selector.log_odds(real, codes)[:7], rtol=1e-12)
 
 
 def test_labels_count_and_may_be_open(pair):
     """Told apart by a label alone, where counts say nothing; an open label is a value like others."""
-    reference, real, generated, _ = pair
+    reference, (real, generated, *_), _ = pair
     codes = (np.full((600, 1), 2), np.zeros((900, 1), np.int64))
     shuffled = [sp.csr_matrix(sp.vstack([real, generated]))[RANDOM.permutation(1500)[:n]] for n in (600, 900)]
-    selector = Selector.of(reference, *shuffled, codes, CONFIG, seed=0)
+    told = sides(*shuffled, *codes)
+    selector = Selector.of(reference, told, told, CONFIG, seed=0)
     assert selector.log_odds(real, np.full((600, 1), 2)).min() > 0 > selector.log_odds(real, np.zeros((600, 1), np.int64)).max()
     assert np.isfinite(selector.log_odds(real, np.full((600, 1), MISSING))).all()
 
@@ -100,8 +110,32 @@ def test_labels_count_and_may_be_open(pair):
 @pytest.mark.parametrize("cells", [1, 5, 20])
 def test_few_cells_do(cells):
     real, generated = draw(cells, 0.5)[0], draw(cells, 0.5)[0]
-    selector = Selector.of(generated, real, generated, (no_labels(real), no_labels(generated)), SelectorConfig(), seed=2**63 - 1)
+    told = sides(real, generated, no_labels(real), no_labels(generated))
+    selector = Selector.of(generated, told, told, SelectorConfig(), seed=2**63 - 1)
     assert np.isfinite(selector.log_odds(real, no_labels(real))).all()
+
+
+def test_what_only_the_cells_of_training_show_is_not_learnt(pair, tmp_path):
+    """Held-out real cells that are like generated ones: nothing is to be told, and a silent selector says so, also when saved and loaded."""
+    reference, cells, held_out = pair
+    alike = held_out._replace(real=draw(400, 0.2)[0])
+    silent = Selector.of(reference, cells, alike, CONFIG, seed=5)
+    assert silent.silent
+    assert not Selector.of(reference, cells, held_out, CONFIG, seed=5).silent
+    save_file(silent.tensors(), tmp_path / "silent.safetensors")
+    loaded = Selector.from_tensors(load_file(tmp_path / "silent.safetensors"))
+    assert loaded.silent
+    assert not loaded.log_odds(cells.real, cells.real_codes).any()
+
+
+def test_as_many_trees_are_kept_as_tell_held_out_cells_best():
+    """By the mean of both sides' cross-entropies; none where the best is within a standard error of a guess."""
+    stages = np.array([0.2, 0.8, 1.5, 0.4])[:, None]
+    real, generated = stages * np.array([1, 1, 1, -1.0] * 50), -stages * np.array([1, 1, -1, 1.0] * 50)
+    losses = [np.log1p(np.exp(-real)).mean(1) + np.log1p(np.exp(generated)).mean(1)]
+    assert _best_stage(real, generated) == np.argmin(losses) + 1
+    assert _best_stage(real[:, :4], generated[:, :4]) == 0
+    assert _best_stage(-real, -generated) == 0
 
 
 # The choice
@@ -134,8 +168,9 @@ def test_the_ends_of_the_quantiles_are_candidates_too():
 
 def test_selection_moves_a_wrong_mixture_towards_the_real_one(pair):
     """A fifth of the candidates is of the second type, where half of the real cells are; within a type nothing is wrong."""
-    reference, real, generated, _ = pair
-    selector = Selector.of(reference, real, generated, (no_labels(real), no_labels(generated)), SelectorConfig(), seed=0)
+    reference, *told = pair
+    cells, held_out = (sides(real, generated, no_labels(real), no_labels(generated)) for real, generated, *_ in told)
+    selector = Selector.of(reference, cells, held_out, SelectorConfig(), seed=0)
     made = [draw(2000, 0.2) for _ in range(8)]
     log_odds = np.stack([selector.log_odds(counts, no_labels(counts)) for counts, _ in made])
     chosen = choose(log_odds, RANDOM.random(2000))

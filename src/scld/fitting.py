@@ -20,7 +20,7 @@ from scld.denoiser import Denoiser
 from scld.generator import PAGE, Generator, Plan
 from scld.latents import Latents
 from scld.sampler import schedule
-from scld.selector import Selector
+from scld.selector import Selector, Sides
 from scld.shift import Means
 from scld.train import Course, train
 
@@ -69,7 +69,7 @@ class Fit:
             critic, third = self._critic(generator, latents)
             if min(third.validation) >= math.log(2):  # the loss of a guess: a critic that does no better would lead astray
                 critic.silence()
-            generator = replace(generator, critic=critic, selector=self._selector(generator))
+            generator = replace(generator, critic=critic, selector=self._selector(generator, cells, held_out))
         courses = {"autoencoder": asdict(first), "denoiser": asdict(second), "critic": asdict(third)}
         return generator, {"cells": self.counts.shape[0], "log_library": library, **courses}
 
@@ -112,14 +112,17 @@ class Fit:
         groups, update = [{"params": list(critic.parameters()), "weight_decay": 1e-3}], self.bar("3/3 critics", settings.rounds)
         return critic, train(critic, groups, loss, cells, held_out, settings, self.seed, self._part("critic"), update)
 
-    def _selector(self, generator: Generator) -> Selector:
+    def _selector(self, generator: Generator, cells: Tensor, held_out: Tensor) -> Selector:
         """Finished cells against real ones: the first of the generated ones give the components, the others are told from real ones."""
         config, random = self.config.selector, np.random.default_rng(self.seed)
-        real = np.sort(random.choice(len(self.codes), min(len(self.codes), config.most_cells), replace=False))
-        codes = np.tile(self.codes[real], (config.generated + 1, 1))
+        some = [np.sort(random.choice(part.numpy(), min(len(part), config.most_cells), replace=False)) for part in (cells, held_out)]
+        copies = (config.generated + 1, config.generated)
+        codes = np.concatenate([np.tile(self.codes[part], (number, 1)) for part, number in zip(some, copies, strict=True)])
         made = sp.csr_matrix(sp.vstack(list(generator.pages(codes, self._plan(2))), format="csr"))
-        reference, generated = made[: len(real)], made[len(real) :]
-        return Selector.of(reference, self.counts[real], generated, (self.codes[real], codes[len(real) :]), config, self.seed)
+        ends = (len(some[0]), len(some[0]) * copies[0])
+        spans = (slice(*ends), slice(ends[1], None))
+        sides = [Sides(self.counts[part], made[span], self.codes[part], codes[span]) for part, span in zip(some, spans, strict=True)]
+        return Selector.of(made[: ends[0]], *sides, config, self.seed)
 
     def _plan(self, stream: int) -> Plan:
         """Cells at default settings, of a seed that no request is likely to have."""

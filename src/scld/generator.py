@@ -103,9 +103,9 @@ class Generator:
 
     def page(self, page: int, codes: np.ndarray, plan: Plan, start: Start | None = None) -> sp.csr_matrix:
         """Counts of one page; fewer codes than a page are filled up, for the same arithmetic, and cut off again."""
+        if self.selector is None or self.selector.silent or plan.candidates == 1:
+            return self._candidate(0, page, codes, plan, start)
         made = [self._candidate(number, page, codes, plan, start) for number in range(plan.candidates)]
-        if self.selector is None or len(made) == 1:
-            return made[0]
         log_odds = np.stack([self.selector.log_odds(counts, codes) for counts in made])
         chosen = choose(log_odds, _stream(plan.seed, page, plan.candidates).random(PAGE)[: len(codes)])
         chosen[(codes == MISSING).any(axis=1)] = 0  # the selector goes by labels, and learnt from cells that have them
