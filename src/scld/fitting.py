@@ -121,8 +121,8 @@ class Fit:
         made = sp.csr_matrix(sp.vstack(list(generator.pages(codes, self._plan(2))), format="csr"))
         ends = (len(some[0]), len(some[0]) * copies[0])
         spans = (slice(*ends), slice(ends[1], None))
-        sides = [Sides(self.counts[part], made[span], self.codes[part], codes[span]) for part, span in zip(some, spans, strict=True)]
-        return Selector.of(made[: ends[0]], *sides, config, self.seed)
+        seen, unseen = (Sides(self.counts[part], made[span], self.codes[part], codes[span]) for part, span in zip(some, spans, strict=True))
+        return Selector.of(made[: ends[0]], seen, unseen, config, self.seed)
 
     def _plan(self, stream: int) -> Plan:
         """Cells at default settings, of a seed that no request is likely to have."""
