@@ -288,6 +288,19 @@ def test_home_in_a_path_that_the_shell_left(saved, tmp_path, monkeypatch):
     assert (tmp_path / "cells.h5ad").exists()
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")])
+def test_too_little_memory_is_said_in_one_line(saved, tmp_path, monkeypatch, error):
+    def failing(*args, **more):
+        raise error
+
+    monkeypatch.setattr("scld.generator.Generator.page", failing)
+    result = run("sample", saved, "-n", 3, "-o", tmp_path / "cells.h5ad", "--quiet")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("scld: not enough memory; ")
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interruption_says_how_to_go_on(saved, tmp_path, monkeypatch):
     def interrupted(*args, **more):
         raise KeyboardInterrupt

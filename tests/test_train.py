@@ -68,10 +68,12 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(tmp_path, roun
     assert replace(course, seconds=0.0) == replace(expected, seconds=0.0)
 
 
-def test_a_finished_run_is_taken_up_as_it_is(tmp_path):
-    first, second = linear(), linear()
-    run(first, resume=tmp_path / "state")
-    course = run(second, resume=tmp_path / "state", loss=None)  # nothing is left to compute
+@pytest.mark.parametrize("save_seconds", [0.0, 1e6])
+def test_a_finished_run_is_taken_up_as_it_is(tmp_path, save_seconds):
+    """However seldom its state is saved."""
+    first, second, config = linear(), linear(), replace(CONFIG, save_seconds=save_seconds)
+    run(first, config=config, resume=tmp_path / "state")
+    course = run(second, config=config, resume=tmp_path / "state", loss=None)  # nothing is left to compute
     assert torch.equal(weights(first), weights(second))
     assert len(course.validation) == CONFIG.rounds
 

@@ -29,8 +29,13 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (SCLDError, OSError, MemoryError) as error:
+        except (SCLDError, OSError) as error:
             click.echo(f"scld: {' '.join(str(error).split())}", err=True)
+            sys.exit(2)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's own kind of it
+                raise
+            click.echo("scld: not enough memory; use fewer cells or genes, or a larger machine (scld fit says beforehand what it takes)", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("scld: interrupted; an unfinished fit goes on where it stopped when the same command is run again", err=True)

@@ -72,7 +72,7 @@ def train(
     seed
         Of everything random.
     resume
-        Where the state of the run is kept after each round, and taken up from if it is there already; None keeps none.
+        Where the state of the run is kept now and then, and at its end, and taken up from if it is there already; None keeps none.
     progress
         Called with the number of rounds done and a short text.
 
@@ -89,7 +89,7 @@ def train(
     steps = steps_a_round(config, len(cells))
     rates = [group["lr"] for group in optimizer.param_groups]
     started, saved = time.monotonic() - state.seconds, time.monotonic()
-    while state.round < config.rounds and state.round - max(state.best_round, 0) <= config.patience:
+    while _goes_on(state, config):
         with torch.random.fork_rng():
             torch.manual_seed((seed * 1_000_003 + state.round) % 2**63)
             _run_round(module, averaged, optimizer, rates, loss, cells, range(state.round * steps, (state.round + 1) * steps), config)
@@ -101,7 +101,7 @@ def train(
         state.round += 1
         state.seconds = time.monotonic() - started
         progress(state.round, f"held-out loss {min(state.validation):.4g}")
-        if resume is not None and time.monotonic() - saved > config.save_seconds:
+        if resume is not None and (time.monotonic() - saved > config.save_seconds or not _goes_on(state, config)):
             _save_state(resume, state, module, averaged, best, optimizer)
             saved = time.monotonic()
     if state.best_round < 0:
@@ -115,6 +115,10 @@ def train(
 def steps_a_round(config: TrainingConfig, cells: int) -> int:
     """Steps in a round of training on so many cells."""
     return math.ceil(max(config.steps, config.epochs * cells // config.batch) / config.rounds)
+
+
+def _goes_on(state: _State, config: TrainingConfig) -> bool:
+    return state.round < config.rounds and state.round - max(state.best_round, 0) <= config.patience
 
 
 def _run_round(
