@@ -35,7 +35,8 @@ class _Group(click.Group):
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's own kind of it
                 raise
-            click.echo("scld: not enough memory; use fewer cells or genes, or a larger machine (scld fit says beforehand what it takes)", err=True)
+            advice = "use fewer cells or genes, or a larger machine (scld fit says beforehand what it takes)"
+            click.echo(f"scld: not enough memory; {advice}; {' '.join(str(error).split())}".rstrip("; "), err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("scld: interrupted; an unfinished fit goes on where it stopped when the same command is run again", err=True)
