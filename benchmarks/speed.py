@@ -58,7 +58,7 @@ from scld.request import plan_of
 from scld.selector import Selector
 
 OURS, SCVI, DENSE, TORCH = "ours", "SCVI", "dense PyTorch", "torch + CSR"
-SHARES, EPOCHS = (0.125, 0.25, 0.5, 1.0), (5, 20, 80, None)  # budgets of part quality; None: SCVI stops by itself
+SHARES, EPOCHS = (0.125, 0.25, 0.5, 1.0), (5, 20, 80)  # budgets of part quality; None: SCVI stops by itself
 GOOD = 0.6  # worst C2ST
 STEPS, CANDIDATES = (4, 6, 8, 10, 15, 20, 40), (1, 2, 3, 4, 6)
 FIGURES = ["c2st", "w2", "mmd2", "label_accuracy"]
