@@ -58,7 +58,7 @@ from scld.request import plan_of
 from scld.selector import Selector
 
 OURS, SCVI, DENSE, TORCH = "ours", "SCVI", "dense PyTorch", "torch + CSR"
-SHARES, EPOCHS = (0.125, 0.25, 0.5, 1.0), (5, 20, 80)  # budgets of part quality; None: SCVI stops by itself
+SHARES = (0.125, 0.25, 0.5, 1.0)  # of our steps: budgets of part quality
 GOOD = 0.6  # worst C2ST
 STEPS, CANDIDATES = (4, 6, 8, 10, 15, 20, 40), (1, 2, 3, 4, 6)
 FIGURES = ["c2st", "w2", "mmd2", "label_accuracy"]
@@ -198,9 +198,10 @@ def curve(name: str, seed: int, given: argparse.Namespace) -> list[dict[str, Any
     """Every budget's fitting time and C2ST; the makers take turns."""
     train, test = scld.data.split(cells_of(name, given), LABEL, seed=seed)
     makers: dict[str, Callable[..., Any]] = {OURS: ours_at} | ({SCVI: scvi_at} if scvi_here() else {})
-    turns = [(maker, budget) for pair in zip(SHARES, EPOCHS, strict=True) for maker, budget in zip(makers, pair, strict=False)]
-    if given.quick:
-        turns = turns[: len(makers)]
+    budgets = {OURS: SHARES, SCVI: [epochs or None for epochs in given.scvi]}
+    turns = [
+        (maker, budgets[maker][turn]) for turn in range(1 if given.quick else max(map(len, budgets.values()))) for maker in makers if turn < len(budgets[maker])
+    ]
     took, made = {}, {}
     for maker, budget in turns:
         key = (maker, "its own" if budget is None else f"{budget:g} {'of the steps' if maker == OURS else 'epochs'}")
@@ -409,6 +410,7 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=20_000, help="part autoencoder: genes of the widened set")
     parser.add_argument("--pages", type=int, default=20, help="part counts: pages of 256 cells in a repetition")
     parser.add_argument("--cells", type=int, default=10_000, help="part sampling")
+    parser.add_argument("--scvi", nargs="+", type=int, default=[5, 20, 80, 0], help="part quality: numbers of epochs of SCVI; 0: it stops by itself")
     given = begin(parser)
     other = f"scvi-tools {version('scvi-tools')}" if scvi_here() else "scvi-tools cannot be imported here: its column is left out"
     print(f"threads: {torch.get_num_threads()}; {other}\n")
