@@ -44,7 +44,7 @@ class AutoencoderConfig(_Checked):
 class DenoiserConfig(_Checked):
     """The diffusion model in the latent space."""
 
-    width: int = 128  # twice as much gains nothing (docs/method.md) and costs three times as much
+    width: int = 128  # twice as much gains nothing (docs/method.md)
     condition: int = 64  # coordinates of the noise level and labels together; at the full width they would take almost half the time
     blocks: int = 3
     dropout: float = 0.1
