@@ -64,7 +64,7 @@ STEPS, CANDIDATES = (4, 6, 8, 10, 15, 20, 40), (1, 2, 3, 4, 6)
 FIGURES = ["c2st", "w2", "mmd2", "label_accuracy"]
 STAGES = {  # name -> whose function, which
     "latent diffusion": (generator.Generator, "latents"),
-    "decoding": (Autoencoder, "decode"),
+    "decoding": (Autoencoder, "laws"),
     "drawing": (generator, "draw"),
     "selection": (Selector, "log_odds"),
 }
@@ -368,7 +368,7 @@ def denoised(points: Latents, synth: scld.Synthesizer, kind: str, seed: int) -> 
 
     def loss(module: nn.Module, picked: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
-            return points.loss(module, picked, config.label_dropout)
+            return points.loss(module, picked, config.label_dropout).mean()
 
     cells, held_out = split(points.labels.numpy(), synth.config.held_out, seed)
     course = training.train(module, [{"params": list(module.parameters())}], loss, cells, held_out, settings, seed)

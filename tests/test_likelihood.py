@@ -6,7 +6,7 @@ from scipy.special import digamma, gammaln
 from scipy.stats import nbinom
 
 from scld import fused
-from scld.likelihood import FEWEST_IN_SPIKE, dispersions, log_likelihood
+from scld.likelihood import FEWEST_IN_SPIKE, dispersions, negative_log_likelihood
 
 FORMULA, FUSED = torch.float64, torch.float32  # the precision decides which of the two computes
 
@@ -17,16 +17,23 @@ def stored(counts, dtype):
 
 
 def parameters(mean, dispersion, slope, dtype):
-    """Shares of library sizes of 1,000 (the shares need not add up), and the offset that gives this dispersion at the first cell's share."""
-    log_share = np.log(mean) - np.log(1000.0)
-    offset = np.log(dispersion) - slope * log_share[0]
-    return tuple(torch.from_numpy(np.ascontiguousarray(part)).to(dtype) for part in (log_share, np.full(len(mean), np.log(1000.0)), offset, slope))
+    """Scores and library sizes of these means, and the offset that gives this dispersion at the first cell's share."""
+    log_library = np.log(mean.sum(axis=1))
+    offset = np.log(dispersion) - slope * (np.log(mean[0]) - log_library[0])
+    scores = np.log(mean) + np.arange(len(mean))[:, None]  # what all scores of a cell have in common makes no difference
+    return tuple(torch.from_numpy(np.ascontiguousarray(part)).to(dtype) for part in (scores, log_library, offset, slope))
+
+
+def of_each_cell(scores, log_library, offset, slope, counts, dtype, spike_rate=0.0):
+    """Log-likelihoods ``[cells]``."""
+    cells = [(scores[[i]], log_library[[i]], offset, slope, stored(counts[[i]], dtype), spike_rate) for i in range(len(scores))]
+    return -torch.stack([negative_log_likelihood(*cell) for cell in cells])
 
 
 def ours(counts, mean, dispersion, dtype=FORMULA, slope=None, **spikes):
     mean, genes = np.asarray(mean, float), np.shape(mean)[1]
     slope = np.zeros(genes) if slope is None else slope
-    return log_likelihood(*parameters(mean, np.broadcast_to(dispersion, genes), slope, dtype), stored(counts, dtype), **spikes)
+    return of_each_cell(*parameters(mean, np.broadcast_to(dispersion, genes), slope, dtype), np.asarray(counts), dtype, **spikes)
 
 
 def scipys(counts, mean, dispersion):
@@ -64,7 +71,8 @@ def test_a_cell_has_the_sum_over_its_genes(dtype, rtol):
 def test_dispersions_follow_a_power_of_the_share(dtype, rtol):
     counts, mean, dispersion = some_cells()
     slope = np.random.default_rng(1).normal(0, 0.3, len(dispersion))
-    followed = (dispersion * (mean / mean[0]) ** slope).clip(*np.exp(fused.LIMITS))
+    shares = mean / mean.sum(axis=1, keepdims=True)
+    followed = (dispersion * (shares / shares[0]) ** slope).clip(*np.exp(fused.LIMITS))
     np.testing.assert_allclose(ours(counts, mean, dispersion, dtype, slope), scipys(counts, mean, followed).sum(1), rtol=rtol)
 
 
@@ -92,22 +100,36 @@ def test_single_precision_keeps_many_equal_terms():
 def test_gradients_are_those_of_the_formula(counts, spike_rate):
     """Where spikes explain all of a count, a part of it, and next to nothing; and over no counts at all."""
     random, shape = np.random.default_rng(1), counts.shape
-    log_share, offset, slope = (torch.from_numpy(random.normal(0, 1, size)).requires_grad_() for size in (shape, shape[1], shape[1]))
-    library, at = torch.zeros(len(counts), dtype=FORMULA), stored(counts, FORMULA)
-    assert torch.autograd.gradcheck(lambda s, o, p: log_likelihood(s, library, o, 0.3 * p, at, spike_rate), (log_share, offset, slope))
+    scores, offset, slope = (torch.from_numpy(random.normal(0, 1, size)).requires_grad_() for size in (shape, shape[1], shape[1]))
+    library, at = torch.ones(len(counts), dtype=FORMULA), stored(counts, FORMULA)
+    assert torch.autograd.gradcheck(lambda s, o, p: negative_log_likelihood(s, library, o, 0.3 * p, at, spike_rate), (scores, offset, slope))
+
+
+def value_and_gradients(scores, library, offset, slope, at, spike_rate):
+    given = [part.detach().requires_grad_() for part in (scores, offset, slope)]
+    value = negative_log_likelihood(given[0], library, *given[1:], at, spike_rate)
+    return [value.detach(), *torch.autograd.grad(value, given)]
 
 
 @pytest.mark.parametrize("spike_rate", [0.0, 1e-3])
-def test_the_gradients_of_one_pass_are_those_of_the_formula(spike_rate):
-    counts, mean, dispersion = some_cells(37, 301)
-    counts[5, ::7] += 40
-    slope, weights, results = np.random.default_rng(1).normal(0, 0.3, 301), torch.from_numpy(np.random.default_rng(2).random(37)), []
+@pytest.mark.parametrize("shape", [(37, 301), (70, 4100)], ids=str)
+def test_one_pass_agrees_with_the_formula(shape, spike_rate):
+    """Within a block of cells and genes, and over several."""
+    counts, mean, dispersion = some_cells(*shape)
+    counts[0, ::7] += 40
+    slope, results = np.random.default_rng(1).normal(0, 0.3, shape[1]), []
     for dtype in (FORMULA, FUSED):
-        log_share, library, *others = (part.requires_grad_() for part in parameters(mean, dispersion, slope, dtype))
-        total = (log_likelihood(log_share, library, *others, stored(counts, dtype), spike_rate) * weights.to(dtype)).sum()
-        results.append(torch.autograd.grad(total, (log_share, *others)))
+        results.append(value_and_gradients(*parameters(mean, dispersion, slope, dtype), stored(counts, dtype), spike_rate))
     for exact, fast in zip(*results, strict=True):
-        torch.testing.assert_close(fast.double(), exact, rtol=1e-4, atol=1e-4 * float(exact.abs().mean()) + 2e-4)
+        torch.testing.assert_close(fast.double(), exact, rtol=1e-4, atol=1e-4 * float(exact.abs().mean()) + 1e-5)
+
+
+def test_gradients_of_one_pass_are_scaled_with_what_is_made_of_it():
+    counts, mean, dispersion = some_cells(5, 30)
+    scores, *others = parameters(mean, dispersion, np.zeros(30), FUSED)
+    scores.requires_grad_()
+    once, thrice = (torch.autograd.grad(factor * negative_log_likelihood(scores, *others, stored(counts, FUSED)), scores)[0] for factor in (1, 3))
+    torch.testing.assert_close(3 * once, thrice)
 
 
 def test_one_pass_gives_the_same_for_any_number_of_threads(threads):
@@ -115,9 +137,7 @@ def test_one_pass_gives_the_same_for_any_number_of_threads(threads):
     results = []
     for number in (1, 4):
         threads(number)
-        given = [part.requires_grad_() for part in parameters(mean, dispersion, np.full(301, 0.1), FUSED)]
-        value = log_likelihood(*given, stored(counts, FUSED), 1e-3)
-        results.append([value, *torch.autograd.grad(value.sum(), (given[0], *given[2:]))])
+        results.append(value_and_gradients(*parameters(mean, dispersion, np.full(301, 0.1), FUSED), stored(counts, FUSED), 1e-3))
     for one, four in zip(*results, strict=True):
         assert torch.equal(one, four)
 
@@ -125,17 +145,15 @@ def test_one_pass_gives_the_same_for_any_number_of_threads(threads):
 def test_one_pass_takes_its_inputs_however_they_are_stored():
     """By columns, with gaps, with wide indices, and where single precision is not the usual one."""
     counts, mean, dispersion = some_cells(37, 301)
-    share, library, *genes = parameters(mean, dispersion, np.full(301, 0.1), FUSED)
+    scores, library, *genes = parameters(mean, dispersion, np.full(301, 0.1), FUSED)
     x, at, starts = stored(counts, FUSED)
     gaps = [part.repeat_interleave(2)[::2] for part in (library, *genes)]
-    usual, other = (share, library, *genes, (x, at, starts)), (share.T.contiguous().T, *gaps, (x, at.long(), starts.long()))
+    usual, other = (scores, library, *genes, (x, at, starts)), (scores.T.contiguous().T, *gaps, (x, at.long(), starts.long()))
     results = []
     for dtype, (*given, where) in ((torch.float32, usual), (torch.float64, other)):
         torch.set_default_dtype(dtype)
-        given = [part.detach().requires_grad_() for part in given]
         try:
-            value = log_likelihood(*given, where, 1e-3)
-            results.append([value, *torch.autograd.grad(value.sum(), (given[0], *given[2:]))])
+            results.append(value_and_gradients(*given, where, 1e-3))
         finally:
             torch.set_default_dtype(torch.float32)
     assert not other[0].is_contiguous()
@@ -146,19 +164,23 @@ def test_one_pass_takes_its_inputs_however_they_are_stored():
 
 @pytest.mark.parametrize("spike_rate", [0.0, 1e-3])
 @pytest.mark.parametrize("dtype", [FORMULA, FUSED])
-def test_shares_that_are_no_numbers_have_no_likelihood(dtype, spike_rate):
+def test_scores_that_are_no_numbers_have_no_likelihood(dtype, spike_rate):
     """Training stops when its loss is no number, so that must not get lost."""
-    log_share, *others = parameters(np.full((3, 4), 2.0), np.ones(4), np.zeros(4), dtype)
-    log_share[1] = torch.nan
-    value = log_likelihood(log_share, *others, stored(np.eye(3, 4) * 9, dtype), spike_rate)
-    assert value.isnan().tolist() == [False, True, False]
+    scores, *others = parameters(np.full((3, 4), 2.0), np.ones(4), np.zeros(4), dtype)
+    scores[1] = torch.nan
+    assert of_each_cell(scores, *others, np.eye(3, 4) * 9, dtype, spike_rate).isnan().tolist() == [False, True, False]
+    assert negative_log_likelihood(scores, *others, stored(np.eye(3, 4) * 9, dtype), spike_rate).isnan()
 
 
 @pytest.mark.parametrize("r", [0.01, 0.7, 5.0, 1e4])
 def test_ratios_of_gammas_are_scipys(r):
-    x = np.array([2.0, 3, 16, 17, 64, 65, 1000])
-    np.testing.assert_allclose([fused._log_rising(r, n) for n in x], gammaln(x + r) - gammaln(1 + r), rtol=1e-9)
-    np.testing.assert_allclose([fused._rising_slope(r, n) for n in x], digamma(x + r) - digamma(1 + r), rtol=1e-9)
+    short, long = np.arange(2, 17), np.array([17.0, 64, 65, 1000, 1e6])
+    found = np.array([fused._product(r, n) for n in short])
+    np.testing.assert_allclose(np.log(found[:, 0]), gammaln(short + r) - gammaln(1 + r), rtol=1e-9)
+    np.testing.assert_allclose(found[:, 1], digamma(short + r) - digamma(1 + r), rtol=1e-9)
+    found = np.array([fused._long_product(r, n) for n in long])
+    np.testing.assert_allclose(found[:, 0], gammaln(long + r) - gammaln(1 + r), rtol=1e-9)
+    np.testing.assert_allclose(found[:, 1], digamma(long + r) - digamma(1 + r), rtol=1e-9)
 
 
 # Spikes
@@ -198,9 +220,6 @@ def test_a_lone_spike_leaves_a_nearly_poisson_gene_so():
     spiked[0] = 50
 
     def pull(these, rate):
-        log_share, library, offset, slope = parameters(np.full((1000, 1), 0.3), np.array([20.0]), np.zeros(1), FUSED)
-        offset.requires_grad_()
-        log_likelihood(log_share, library, offset, slope, stored(these, FUSED), rate).sum().backward()
-        return float(offset.grad)
+        return float(value_and_gradients(*parameters(np.full((1000, 1), 0.3), np.array([20.0]), np.zeros(1), FUSED), stored(these, FUSED), rate)[2])
 
     assert abs(pull(spiked, 1e-5) - pull(counts, 1e-5)) < 0.01 * abs(pull(spiked, 0.0) - pull(counts, 0.0))

@@ -22,7 +22,7 @@ def linear():
 
 
 def squared(module, cells):
-    return (module(INPUTS[cells]) - TARGETS[cells]).square().sum(1)
+    return (module(INPUTS[cells]) - TARGETS[cells]).square().mean()
 
 
 def run(module, loss=squared, config=CONFIG, cells=CELLS, groups=None, **more):
@@ -107,8 +107,8 @@ class Slope(nn.Module):
     def loss(self, cells):
         if self.training:
             self.trained.append(float(self.weight.detach()))
-            return self.weight.expand(len(cells))
-        return (self.weight + 1).square().expand(len(cells))
+            return self.weight.sum()
+        return (self.weight + 1).square().sum()
 
 
 def test_it_stops_early_and_returns_the_best_averaged_weights():
@@ -138,17 +138,26 @@ def test_weights_are_averaged_exponentially_with_a_quick_start():
         return of.loss(cells)
 
     run(module, loss=loss, config=replace(CONFIG, rounds=1, steps=40, average=0.8, validation_repeats=1))
-    trained = [*module.trained[1:], None]  # after each step; the last is not seen
     expected = 0.0
-    for step, weight in enumerate(trained[:-1]):
-        decay = min(0.8, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * weight
-    last_step = len(trained) - 1
-    decay = min(0.8, (1 + last_step) / (10 + last_step))
-    last = (averaged[0] - decay * expected) / (1 - decay)  # what the last weight must have been
-    steps = np.diff(module.trained)
-    assert steps.max() < 0
-    assert 1.5 * steps[-1] < last - module.trained[-1] < 0  # the next step down of the same course
+    for step in range(0, 40, 4):  # of the weights after every fourth step
+        decay = min(0.8, (1 + step) / (10 + step)) ** 4
+        expected = decay * expected + (1 - decay) * module.trained[step + 1]
+    assert module.trained[-1] < expected < 0
+    np.testing.assert_allclose(averaged[0], expected, rtol=1e-5)
+
+
+def test_the_held_out_loss_is_the_mean_over_cells_whatever_the_batches():
+    """Forty cells twice, in batches of which the last is not full."""
+    sizes = []
+
+    def loss(module, cells):
+        if not module.training:
+            sizes.append(len(cells))
+        return cells.double().mean() if not module.training else squared(module, cells)
+
+    course = run(linear(), loss=loss, config=replace(CONFIG, rounds=1, batch=6))
+    assert sizes == [24, 24, 24, 8]
+    np.testing.assert_allclose(course.validation, HELD_OUT.double().mean())
 
 
 def test_every_cell_comes_once_before_any_comes_twice():

@@ -6,7 +6,6 @@ thereby part of what is generated. The decoder also sees the cell's labels.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,66 +17,47 @@ from torch.nn import functional as F
 
 from scld.components import log_normalised, principal_components
 from scld.config import AutoencoderConfig
-from scld.likelihood import dispersions, log_likelihood
+from scld.likelihood import dispersions, negative_log_likelihood
 from scld.schema import MISSING
+from scld.sparse import product
 
 
 class Batch(NamedTuple):
     """Some cells: their counts, sparse, and their label codes."""
 
     counts: Tensor  # [non-zeros], cell after cell
-    rows: Tensor  # [non-zeros], the cell of each
-    genes: Tensor  # [non-zeros]
+    genes: Tensor  # [non-zeros], ascending within each cell
     starts: Tensor  # [cells + 1], where the counts of each cell begin
-    by_gene: Tensor  # [non-zeros], the order that puts them gene after gene
-    gene_starts: Tensor  # [genes + 1], where those of each gene begin in that order
+    log_library: Tensor  # [cells], log of the sum of counts
     labels: Tensor  # [cells, labels]
 
     @classmethod
     def of(cls, counts: sp.csr_matrix, labels: np.ndarray, device: torch.device | str = "cpu") -> Batch:
         """From CSR counts ``[cells, genes]`` and codes ``[cells, labels]``."""
-        order = sp.csr_matrix((np.arange(counts.nnz, dtype=np.int32), counts.indices, counts.indptr), shape=counts.shape).tocsc()
-        rows = np.repeat(np.arange(counts.shape[0], dtype=np.int32), np.diff(counts.indptr))
-        parts = (counts.data, rows, counts.indices, counts.indptr, order.data, order.indptr, np.ascontiguousarray(labels))
+        counts = counts if counts.has_sorted_indices else counts.sorted_indices()
+        library = np.log(np.asarray(counts.sum(axis=1)).ravel())
+        parts = (counts.data, counts.indices, counts.indptr, library, np.ascontiguousarray(labels))
         return cls(*(torch.from_numpy(part).to(device, non_blocking=True) for part in parts))
 
-    def times(self, values: Tensor, weights: Tensor) -> Tensor:
-        """Other values in place of the counts, as a matrix ``[cells, genes]``, times weights ``[genes, width]``."""
-        shape = (len(self.starts) - 1, len(self.gene_starts) - 1)
-        matrix = _sparse(self.starts, self.genes, values, shape)
-        transposed = _sparse(self.gene_starts, self.rows[self.by_gene], values[self.by_gene], shape[::-1])
-        product: Tensor = _SparseProduct.apply(matrix, transposed, weights)  # type: ignore[no-untyped-call]
-        return product
+    def each(self, of_cells: Tensor) -> Tensor:
+        """Values ``[cells]`` at each of a cell's counts, ``[non-zeros]``."""
+        return torch.repeat_interleave(of_cells, self.starts.diff(), output_size=len(self.counts))  # a GPU need not be asked how many
 
 
-class _SparseProduct(torch.autograd.Function):
-    """Sparse ``[cells, genes]`` times weights ``[genes, width]``; its gradient by the sparse matrix's transpose, never dense."""
+class _HeldBack(torch.autograd.Function):
+    """Weights ``[rows, n]`` as they are; their gradient gets that of a heavy-tailed prior, n / 2 log(1 + |w|^2 / (n sd^2)) for each row, times a factor."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, weights: Tensor) -> Tensor:
-        ctx.transposed = transposed
-        product: Tensor = matrix @ weights
-        return product
+    def forward(ctx: Any, weights: Tensor, sd: float, factor: float) -> Tensor:
+        ctx.save_for_backward(weights)
+        ctx.sd, ctx.factor = sd, factor
+        return weights.view_as(weights)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, ctx.transposed @ gradient.contiguous()
-
-
-class _HeavyTail(torch.autograd.Function):
-    """Sum over rows of n / 2 log(1 + |w|^2 / (n sd^2)) for weights w ``[rows, n]``; its gradient in one pass, for the weights are many."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, sd: float) -> Tensor:
-        ratio = torch.linalg.vector_norm(weights, dim=1).square() / (weights.shape[1] * sd**2)
-        ctx.save_for_backward(weights, 1 / (sd**2 * (1 + ratio)))
-        total: Tensor = weights.shape[1] / 2 * ratio.log1p().sum()
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        weights, share = ctx.saved_tensors
-        return weights * (gradient * share)[:, None], None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weights,) = ctx.saved_tensors
+        size = torch.linalg.vector_norm(weights, dim=1, keepdim=True).square()
+        return torch.addcmul(gradient, weights, ctx.factor / (ctx.sd**2 + size / weights.shape[1])), None, None
 
 
 class Autoencoder(nn.Module):
@@ -156,10 +136,10 @@ class Autoencoder(nn.Module):
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of each cell's latent point, ``[cells, latent + 1]`` and ``[cells, latent]``: the library size is certain."""
-        log_library = batch.counts.new_zeros(len(batch.labels)).index_add(0, batch.rows, batch.counts).log()
-        scaled = torch.log1p(batch.counts * (self.library_mean - log_library).exp()[batch.rows])
-        mean, log_variance = self.encoder(batch.times(scaled, self.gene_weights) + self.gene_offset).chunk(2, dim=1)
-        return torch.cat([mean, log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
+        scaled = torch.log1p(batch.counts * batch.each((self.library_mean - batch.log_library).exp()))
+        sums = product(scaled, batch.genes, batch.starts, self._held_back(self.gene_weights, self.config.encoder_sd))
+        mean, log_variance = self.encoder(sums + self.gene_offset).chunk(2, dim=1)
+        return torch.cat([mean, batch.log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
 
     def decode(self, latent: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mean and log-dispersion ``[cells, genes]`` of the counts of latent points with these label codes.
@@ -167,33 +147,41 @@ class Autoencoder(nn.Module):
         A gene's dispersion follows a power of its share: the ambient level of a secreted gene's counts is steady, the level in the
         cells that make it is not.
         """
-        shares = self._shares(latent, labels)
-        return shares + latent[:, -1:], dispersions(shares, self._dispersion_offset(), self.dispersion_slope)
+        return self.laws(self.scores(latent, labels), latent[:, -1:])
 
-    def _shares(self, latent: Tensor, labels: Tensor) -> Tensor:
-        """log of each gene's share of a cell ``[cells, genes]``."""
+    def laws(self, scores: Tensor, log_library: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from scores ``[cells, genes]`` and log library sizes ``[cells, 1]``."""
+        shares = torch.log_softmax(scores, dim=1)
+        return shares + log_library, dispersions(shares, self._dispersion_offset(), self.dispersion_slope)
+
+    def scores(self, latent: Tensor, labels: Tensor) -> Tensor:
+        """What the softmax turns into each gene's share of a cell ``[cells, genes]``."""
         parts = [latent[:, :-1], (latent[:, -1:] - self.library_mean) / self.library_sd]
         parts += [embedding(labels[:, i] + 1) for i, embedding in enumerate(self.labels)]
-        return torch.log_softmax(self.log_share(self.decoder(torch.cat(parts, dim=1))), dim=1)
+        weights = self._held_back(self.log_share.weight, self.config.decoder_sd)
+        return F.linear(self.decoder(torch.cat(parts, dim=1)), weights, self.log_share.bias)
+
+    def _held_back(self, weights: Tensor, sd: float) -> Tensor:
+        """Under the prior that most genes hardly vary, and some vary a lot, shared out over the training cells."""
+        held: Tensor = _HeldBack.apply(weights, sd, 1 / self.cells) if self.training else weights  # type: ignore[no-untyped-call]
+        return held
 
     def _dispersion_offset(self) -> Tensor:
         return self.log_dispersion - self.dispersion_slope * self.usual_log_share
 
     def loss(self, batch: Batch) -> Tensor:
-        """Negative evidence bound of each cell ``[cells]``, in nats, its KL term weighted: Kingma & Welling (arXiv:1312.6114), equation 10."""
-        mean, log_variance = self.encode(batch)
-        labels = drop_labels(batch.labels, self.config.label_dropout) if self.training else batch.labels
-        shares, counts = self._shares(draw_latent(mean, log_variance), labels), (batch.counts, batch.genes, batch.starts)
-        kl = 0.5 * (mean[:, :-1].square() + log_variance.exp() - 1 - log_variance).sum(1)
-        fit = log_likelihood(shares, mean[:, -1], self._dispersion_offset(), self.dispersion_slope, counts, self.config.spike_rate)
-        loss = self.config.kl_weight * kl - fit
-        return loss + self._prior() / self.cells if self.training else loss
+        """Negative evidence bound, in nats, its KL term weighted, the mean over cells: Kingma & Welling (arXiv:1312.6114), equation 10.
 
-    def _prior(self) -> Tensor:
-        """Negative log-density of a heavy-tailed prior on each gene's weights: most genes hardly vary, and are held back; some vary a lot, and are let go."""
-        scales = ((self.gene_weights, self.config.encoder_sd), (self.log_share.weight, self.config.decoder_sd))
-        parts: list[Tensor] = [_HeavyTail.apply(weights, sd) for weights, sd in scales]  # type: ignore[no-untyped-call]
-        return torch.stack([*parts, 0.5 * self.dispersion_slope.square().sum() / self.config.slope_sd**2]).sum()
+        In training it is that under priors; of those on many weights it has the gradients alone.
+        """
+        config = self.config
+        mean, log_variance = self.encode(batch)
+        labels = drop_labels(batch.labels, config.label_dropout) if self.training else batch.labels
+        scores, counts = self.scores(draw_latent(mean, log_variance), labels), (batch.counts, batch.genes, batch.starts)
+        fit = negative_log_likelihood(scores, batch.log_library, self._dispersion_offset(), self.dispersion_slope, counts, config.spike_rate)
+        kl = 0.5 * (mean[:, :-1].square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        prior = 0.5 * self.dispersion_slope.square().sum() / config.slope_sd**2 / self.cells if self.training else 0.0
+        return fit + config.kl_weight * kl + prior
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Groups for Adam: a faster rate for the dispersions, a slower one for the input weights, many of which are summed."""
@@ -216,12 +204,6 @@ def drop_labels(labels: Tensor, share: float) -> Tensor:
     each = torch.rand(labels.shape, device=labels.device) < share * (labels.shape[1] > 1)
     every = torch.rand(len(labels), 1, device=labels.device) < share
     return torch.where(each | every, MISSING, labels)
-
-
-def _sparse(starts: Tensor, genes: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, genes, values, size=shape, check_invariants=False)
 
 
 def _layer(width: int, dropout: float = 0.0) -> list[nn.Module]:

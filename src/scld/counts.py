@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import scipy.sparse as sp
 
+from scld.compiled import exact, inline
+
 _INVERSION_BELOW = 16.0  # mean above which summing the probabilities one by one costs more than gamma and Poisson draws
 _PTRS_FROM = 10.0  # the mean from which Hoermann's rejection constants hold
-_kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # between the states of a stream
 
 
@@ -51,7 +51,7 @@ def draw(mean: np.ndarray, dispersion: np.ndarray, seed: int, first: int = 0) ->
     return sp.csr_matrix((values, indices, indptr), shape=mean.shape)
 
 
-@_kernel
+@exact
 def _draw_rows(mean: np.ndarray, dispersion: np.ndarray, seed: np.uint64, first: np.uint64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     cells, genes = mean.shape
     indptr = np.zeros(cells + 1, np.int32)
@@ -82,14 +82,14 @@ def _draw_rows(mean: np.ndarray, dispersion: np.ndarray, seed: np.uint64, first:
     return indptr, indices[:at].copy(), values[:at].copy()
 
 
-@_kernel
+@exact
 def _grown(array: np.ndarray, least: int) -> np.ndarray:
     larger = np.empty(2 * len(array) + least, array.dtype)
     larger[: len(array)] = array
     return larger
 
 
-@_kernel
+@exact
 def _negative_binomial(mean: float, r: float, u: float, stream: np.ndarray) -> float:
     if mean >= _INVERSION_BELOW:
         return _poisson(_gamma(r, stream) * mean / r, stream)
@@ -105,7 +105,7 @@ def _negative_binomial(mean: float, r: float, u: float, stream: np.ndarray) -> f
     return count
 
 
-@_kernel
+@exact
 def _gamma(shape: float, stream: np.ndarray) -> float:
     """Marsaglia & Tsang (2000), ACM TOMS 26:363; below shape 1 by their power of a uniform."""
     boost = 1.0
@@ -121,7 +121,7 @@ def _gamma(shape: float, stream: np.ndarray) -> float:
             return d * v * boost
 
 
-@_kernel
+@exact
 def _poisson(mean: float, stream: np.ndarray) -> float:
     """Inversion for small means, else the transformed rejection PTRS of Hoermann (1993), Insur. Math. Econ. 12:39."""
     if mean < _PTRS_FROM:
@@ -150,7 +150,7 @@ def _poisson(mean: float, stream: np.ndarray) -> float:
             return count
 
 
-@_kernel
+@exact
 def _normal(stream: np.ndarray) -> float:
     """Marsaglia's polar method."""
     while True:
@@ -160,19 +160,19 @@ def _normal(stream: np.ndarray) -> float:
             return x * math.sqrt(-2.0 * math.log(square) / square)
 
 
-@_kernel
+@exact
 def _uniform(stream: np.ndarray) -> float:
     stream[0] += _STEP
     return _unit(stream[0])
 
 
-@numba.njit(nogil=True, inline="always")
+@inline
 def _unit(state: np.uint64) -> float:
     """A number in (0, 1), never either end, from SplitMix64 (Steele, Lea & Flood 2014, OOPSLA)."""
     return (np.float64(_mix(state) >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
-@numba.njit(nogil=True, inline="always")
+@inline
 def _mix(z: np.uint64) -> np.uint64:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

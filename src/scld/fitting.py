@@ -89,7 +89,7 @@ class Fit:
         denoiser = Denoiser(len(latents.centre), self.sizes, config).to(self.device)
 
         def loss(module: nn.Module, picked: Tensor) -> Tensor:
-            return latents.loss(module, picked.to(self.device), config.label_dropout)
+            return latents.loss(module, picked.to(self.device), config.label_dropout).mean()
 
         groups, update = [{"params": list(denoiser.parameters())}], self.bar("2/3 denoiser", settings.rounds)
         return denoiser, train(denoiser, groups, loss, cells, held_out, settings, self.seed, self._part("denoiser"), update)
@@ -106,7 +106,8 @@ class Fit:
             points = torch.where(real[:, None], latents.draw(picked), generated[picked])
             sigma = generator.denoiser.noise_levels(torch.rand(len(points), device=self.device).clamp(1e-4, 1 - 1e-4))
             labels = drop_labels(latents.labels[picked], config.label_dropout)
-            return module.loss(points + sigma[:, None] * torch.randn_like(points), sigma, labels, real.to(points))  # type: ignore[operator, no-any-return]
+            loss: Tensor = module.loss(points + sigma[:, None] * torch.randn_like(points), sigma, labels, real.to(points))  # type: ignore[operator]
+            return loss.mean()
 
         cells, held_out = split(np.zeros((2 * count, 0), np.int64), 0.2, self.seed)
         groups, update = [{"params": list(critic.parameters()), "weight_decay": 1e-3}], self.bar("3/3 critics", settings.rounds)

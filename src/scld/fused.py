@@ -1,39 +1,33 @@
 """The negative binomial's log-likelihood and its gradient in one pass over cells and genes, for processors.
 
 Torch would go over the same numbers some thirty times. The loops over genes are free of branches, so that the compiler makes them do several genes
-at once; what needs a Gamma function happens at the non-zero counts only. `scld.likelihood` has the formula, and the tests compare the two.
+at once; what needs a Gamma function happens at the counts above one only. `scld.likelihood` has the formula, and the tests compare the two.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
-import numba
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import factorial, gammaln
+
+from scld.compiled import inline, loose, steady
 
 FEWEST_IN_SPIKE = 5  # smaller counts are common anyway: no spike is told from them
 LIMITS = (-4.6, 9.2)  # of the log-dispersion: 0.01 to 10,000
 _LOW, _HIGH = np.float32(LIMITS[0]), np.float32(LIMITS[1])
+_SHORT = 16  # Gamma functions of counts up to this are products
+_ONE_BY_FACTORIALS = 1 / factorial(np.arange(_SHORT + 1.0))
 _LOG_FACTORIALS = gammaln(np.arange(1.0, 257.0))
+_CERTAIN = -16.0  # log-odds below which a spike is no explanation, to single precision
+_CELLS, _GENES = 16, 2048  # gone through at a time: what is computed of them stays in the processor's first cache
 _ONE, _TWO, _ZERO = np.float32(1), np.float32(2), np.float32(0)
 
 
-def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nnan", "ninf", "nsz"})(function)
-    return compiled
-
-
-def _inline(function: Callable[..., Any]) -> Callable[..., Any]:
-    inlined: Callable[..., Any] = numba.njit(inline="always", error_model="numpy")(function)
-    return inlined
-
-
-@_kernel
-def values(
-    log_share: np.ndarray,
+@steady
+def log_likelihoods(
+    scores: np.ndarray,
+    tops: np.ndarray,
     log_library: np.ndarray,
     offset: np.ndarray,
     slope: np.ndarray,
@@ -41,162 +35,212 @@ def values(
     genes: np.ndarray,
     starts: np.ndarray,
     spike_rate: float,
-    out: np.ndarray,
-    first: int,
-    stop: int,
-) -> None:
-    """Log-likelihoods of the cells from ``first`` to ``stop``, written to ``out [cells]``."""
-    r, soft = np.empty((2, log_share.shape[1]), np.float32)
-    for cell in range(first, stop):
-        shares, library = log_share[cell], log_library[cell]
-        for gene in range(len(shares)):
-            log_r = _limited(offset[gene] + slope[gene] * shares[gene])
-            r[gene] = _exp(log_r)
-            soft[gene] = _softplus(shares[gene] + library - log_r)
-        total = -_dot(r, soft)
-        for i in range(starts[cell], starts[cell + 1]):
-            gene = genes[i]
-            log_r = _limited(offset[gene] + slope[gene] * shares[gene])
-            total += _at_count(np.float64(x[i]), np.float64(r[gene]), log_r, shares[gene] + library - log_r, soft[gene], spike_rate)
-        out[cell] = total
-
-
-@_kernel
-def gradients(
-    log_share: np.ndarray,
-    log_library: np.ndarray,
-    offset: np.ndarray,
-    slope: np.ndarray,
-    x: np.ndarray,
-    genes: np.ndarray,
-    starts: np.ndarray,
-    spike_rate: float,
-    weights: np.ndarray,
-    of_share: np.ndarray,
+    weight: float,
+    values: np.ndarray,
+    of_scores: np.ndarray,
     of_genes: np.ndarray,
     first: int,
     stop: int,
 ) -> None:
-    """Gradients of the weighted sum of these cells' log-likelihoods: by log-share, written to ``of_share [cells, genes]``, and by offset and
-    slope, added to ``of_genes [2, genes]``. The log-dispersion's limits let gradients pass, so that no gene is stuck there."""
-    of_offset, of_slope = of_genes[0], of_genes[1]
-    r, soft, part = np.empty((3, log_share.shape[1]), np.float32)
-    for cell in range(first, stop):
-        shares, library, weight, row = log_share[cell], log_library[cell], weights[cell], of_share[cell]
-        for gene in range(len(shares)):
-            log_r = _limited(offset[gene] + slope[gene] * shares[gene])
-            ratio = shares[gene] + library - log_r
-            r[gene], soft[gene], part[gene] = _exp(log_r), _softplus(ratio), _sigmoid(ratio)
-            by_dispersion = weight * r[gene] * (part[gene] - soft[gene])
-            row[gene] = slope[gene] * by_dispersion - weight * r[gene] * part[gene]
-            of_offset[gene] += by_dispersion
-            of_slope[gene] += by_dispersion * shares[gene]
-        for i in range(starts[cell], starts[cell + 1]):
-            gene, count = genes[i], np.float64(x[i])
-            by_mean = count * (1 - np.float64(part[gene]))
-            by_dispersion = 1 - by_mean + r[gene] * _rising_slope(np.float64(r[gene]), count)
-            if spike_rate > 0 and count >= FEWEST_IN_SPIKE:
-                log_r = _limited(offset[gene] + slope[gene] * shares[gene])
-                usual = _usual(count, np.float64(r[gene]), log_r, shares[gene] + library - log_r, soft[gene])
-                no_spike = 1 / (1 + math.exp(min(_spike(count, spike_rate) - usual, 700.0)))
-                by_mean -= (1 - no_spike) * (by_mean - r[gene] * part[gene])
-                by_dispersion -= (1 - no_spike) * (by_dispersion + r[gene] * (part[gene] - soft[gene]))
-            row[gene] += np.float32(weight * (by_mean + slope[gene] * by_dispersion))
-            of_offset[gene] += np.float32(weight * by_dispersion)
-            of_slope[gene] += np.float32(weight * by_dispersion * shares[gene])
+    """Log-likelihoods of the cells from ``first`` to ``stop``, written to ``values [cells]``, and the gradients of their sum.
+
+    Those by score, times ``weight``, are written to ``of_scores [cells, genes]``; those by offset and slope are added to ``of_genes [2, genes]``.
+    ``tops`` are the largest scores of each cell. The log-dispersion's limits let gradients pass, so that no gene is stuck there.
+    """
+    scratch = np.empty((4, _GENES), np.float32)
+    log_total, pull, at = np.empty(_CELLS, np.float32), np.empty(_CELLS, np.float32), np.empty(_CELLS, np.int64)
+    for start in range(first, stop, _CELLS):
+        for cell in range(start, min(start + _CELLS, stop)):
+            log_total[cell - start] = _log_total(scores[cell], tops[cell], scratch[0])
+            pull[cell - start], values[cell], at[cell - start] = 0, 0, starts[cell]
+        for low in range(0, scores.shape[1], _GENES):
+            some = slice(low, min(low + _GENES, scores.shape[1]))
+            of_offset, of_slope = of_genes[0, some], of_genes[1, some]
+            share, r, soft, part = scratch[0, : len(of_slope)], scratch[1, : len(of_slope)], scratch[2, : len(of_slope)], scratch[3, : len(of_slope)]
+            for cell in range(start, min(start + _CELLS, stop)):
+                i, row = cell - start, of_scores[cell, some]
+                _at_zero(scores[cell, some], log_total[i], log_library[cell], offset[some], slope[some], share, r, soft, part, row, of_offset, of_slope)
+                begin = at[i]
+                at[i] += np.searchsorted(genes[begin : starts[cell + 1]], some.stop)
+                x_here, genes_here = x[begin : at[i]], genes[begin : at[i]]
+                values[cell] -= _dot(r, soft)
+                values[cell] += _at_counts(
+                    x_here, genes_here, low, spike_rate, log_library[cell], offset[some], slope[some], share, r, soft, part, row, of_offset, of_slope
+                )
+                pull[i] += _plus(row)
+        for cell in range(start, min(start + _CELLS, stop)):
+            _through_softmax(scores[cell], log_total[cell - start], pull[cell - start], weight, of_scores[cell])
 
 
-@_kernel
-def _at_count(x: float, r: float, log_r: float, ratio: float, soft: float, spike_rate: float) -> float:
-    """What a count adds to the term that every gene has."""
-    if spike_rate == 0.0 or x < FEWEST_IN_SPIKE:
-        return _added(x, r, log_r, ratio, soft)
-    usual, spike = _usual(x, r, log_r, ratio, soft), _spike(x, spike_rate)
-    return max(usual, spike) + math.log1p(math.exp(-abs(usual - spike))) + r * soft
+@steady
+def _log_total(score: np.ndarray, top: float, exps: np.ndarray) -> np.float32:
+    """log of the sum of exps, given the largest score."""
+    total = np.float32(0)
+    for low in range(0, len(score), _GENES):
+        some = score[low : low + _GENES]
+        for gene in range(len(some)):
+            exps[gene] = _exp(some[gene] - top)
+        total += _plus(exps[: len(some)])
+    return top + np.float32(math.log(total))
 
 
-@_kernel
-def _usual(x: float, r: float, log_r: float, ratio: float, soft: float) -> float:
-    """log p(x) of the negative binomial."""
-    return _added(x, r, log_r, ratio, soft) - r * soft
+@steady
+def _at_zero(
+    score: np.ndarray,
+    log_total: float,
+    library: float,
+    offset: np.ndarray,
+    slope: np.ndarray,
+    share: np.ndarray,
+    r: np.ndarray,
+    soft: np.ndarray,
+    part: np.ndarray,
+    row: np.ndarray,
+    of_offset: np.ndarray,
+    of_slope: np.ndarray,
+) -> None:
+    """Gradients of the term that every gene has, -r log(1 + mu / r), and what its value and the other terms need."""
+    for gene in range(len(score)):
+        share[gene] = score[gene] - log_total
+        log_r = _limited(offset[gene] + slope[gene] * share[gene])
+        ratio = share[gene] + library - log_r  # log(mu / r)
+        small = _exp(-abs(ratio))
+        r[gene] = _exp(log_r)
+        soft[gene] = (ratio if ratio > _ZERO else _ZERO) + _log1p(small)  # log(1 + mu / r)
+        part[gene] = (_ONE if ratio > _ZERO else small) / (_ONE + small)  # mu / (mu + r)
+        by_dispersion = r[gene] * (part[gene] - soft[gene])
+        row[gene] = slope[gene] * by_dispersion - r[gene] * part[gene]
+        of_offset[gene] += by_dispersion
+        of_slope[gene] += by_dispersion * share[gene]
 
 
-@_kernel
-def _added(x: float, r: float, log_r: float, ratio: float, soft: float) -> float:
-    """The same but for the term that every gene has; ``soft`` is log(1 + mu / r), and ``ratio`` log(mu / r)."""
-    return log_r + x * (ratio - soft) + (_log_rising(r, x) - _log_factorial(x) if x > 1 else 0.0)
+@steady
+def _through_softmax(score: np.ndarray, log_total: float, pull: float, weight: float, row: np.ndarray) -> None:
+    """From the gradient by log-share to that by score."""
+    for gene in range(len(score)):
+        row[gene] = weight * (row[gene] - pull * _exp(score[gene] - log_total))
 
 
-@_kernel
-def _spike(x: float, rate: float) -> float:
-    return math.log(rate * FEWEST_IN_SPIKE / (x * (x + 1)))
+@steady
+def _at_counts(
+    x: np.ndarray,
+    genes: np.ndarray,
+    low: int,
+    spike_rate: float,
+    library: float,
+    offset: np.ndarray,
+    slope: np.ndarray,
+    share: np.ndarray,
+    r: np.ndarray,
+    soft: np.ndarray,
+    part: np.ndarray,
+    row: np.ndarray,
+    of_offset: np.ndarray,
+    of_slope: np.ndarray,
+) -> float:
+    """What a cell's counts add to the terms that every gene has: the value is returned, gradients are added to those that are there."""
+    above_one, number = np.empty(len(x), np.int64), 0
+    total, product = 0.0, 1.0
+    for i in range(len(x)):
+        gene = genes[i] - low
+        log_r = _limited(offset[gene] + slope[gene] * share[gene])
+        total += log_r + x[i] * (share[gene] + library - log_r - soft[gene])
+        by_mean = x[i] * (_ONE - part[gene])
+        row[gene] += by_mean + slope[gene] * (_ONE - by_mean)
+        of_offset[gene] += _ONE - by_mean
+        of_slope[gene] += (_ONE - by_mean) * share[gene]
+        above_one[number] = i
+        number += x[i] > _ONE
+    for i in above_one[:number]:
+        gene, count = genes[i] - low, np.float64(x[i])
+        if count <= _SHORT:
+            binomial, by_r = _product(np.float64(r[gene]), int(count))
+            binomial *= _ONE_BY_FACTORIALS[int(count)]
+            product *= binomial  # one logarithm for many counts
+            if not 1e-200 < product < 1e200:
+                total += math.log(product)
+                product = 1.0
+            log_binomial = math.log(binomial) if count >= FEWEST_IN_SPIKE else 0.0
+        else:
+            log_binomial, by_r = _long_product(np.float64(r[gene]), count)
+            log_binomial -= _log_factorial(count)
+            total += log_binomial
+        by_mean, by_dispersion = 0.0, r[gene] * by_r
+        if spike_rate > 0 and count >= FEWEST_IN_SPIKE:
+            log_r = _limited(offset[gene] + slope[gene] * share[gene])
+            usual = log_binomial + log_r + count * (share[gene] + library - log_r - soft[gene]) - r[gene] * soft[gene]
+            odds = math.log(spike_rate * FEWEST_IN_SPIKE / (count * (count + 1))) - usual
+            if not odds < _CERTAIN:
+                total += max(odds, 0.0) + math.log1p(math.exp(-abs(odds)))
+                spike, of_mean = 1 / (1 + math.exp(min(-odds, 700.0))), count * (1 - part[gene])
+                by_mean = -spike * (of_mean - r[gene] * part[gene])
+                by_dispersion -= spike * (1 - of_mean + by_dispersion + r[gene] * (part[gene] - soft[gene]))
+        row[gene] += np.float32(by_mean + slope[gene] * by_dispersion)
+        of_offset[gene] += np.float32(by_dispersion)
+        of_slope[gene] += np.float32(by_dispersion * share[gene])
+    return total + math.log(product)
 
 
-@_kernel
-def _log_rising(r: float, x: float) -> float:
-    """log of Gamma(x + r) / Gamma(1 + r)."""
-    if x > 16:
-        return math.lgamma(x + r) - math.lgamma(1 + r)
-    product = 1.0
-    for k in range(1, int(x)):
+@steady
+def _product(r: float, x: int) -> tuple[float, float]:
+    """Gamma(x + r) / Gamma(1 + r), and the slope of its log by r."""
+    product, slope = r + 1, 1.0
+    for k in range(2, x):
+        slope = slope * (r + k) + product
         product *= r + k
-    return math.log(product)
+    return product, slope / product
 
 
-@_kernel
-def _rising_slope(r: float, x: float) -> float:
-    """Its derivative by r, digamma(x + r) - digamma(1 + r)."""
-    if x > 64:
-        return _digamma(x + r) - _digamma(1 + r)
-    total = 0.0
-    for k in range(1, int(x)):
-        total += 1 / (r + k)
-    return total
+@steady
+def _long_product(r: float, x: float) -> tuple[float, float]:
+    """log of Gamma(x + r) / Gamma(1 + r), and its slope by r: a short product, and Stirling's series for the rest (Abramowitz & Stegun 6.1.40, 6.3.18)."""
+    short, slope = _product(r, _SHORT)
+    low, high = r + _SHORT, r + x
+    log_low, log_high = math.log(low), math.log(high)
+    value = (high - 0.5) * log_high - (low - 0.5) * log_low - (high - low) + _series(high) - _series(low)
+    return math.log(short) + value, slope + log_high - log_low + _series_slope(high) - _series_slope(low)
 
 
-@_kernel
-def _digamma(z: float) -> float:
-    """By its recurrence, and its asymptotic series from 10 on (Abramowitz & Stegun 6.3.5 and 6.3.18)."""
-    below = 0.0
-    while z < 10.0:
-        below += 1 / z
-        z += 1
+@steady
+def _series(z: float) -> float:
     square = 1 / (z * z)
-    series = square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square / 132))))
-    return math.log(z) - 0.5 / z - series - below
+    return (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))) / z
 
 
-@_kernel
+@steady
+def _series_slope(z: float) -> float:
+    square = 1 / (z * z)
+    return -0.5 / z - square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
+
+
+@steady
 def _log_factorial(x: float) -> float:
     return _LOG_FACTORIALS[int(x)] if x < len(_LOG_FACTORIALS) else math.lgamma(x + 1)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)
-def _dot(a: np.ndarray, b: np.ndarray) -> float:
+@loose
+def _plus(a: np.ndarray) -> np.float32:
+    total = np.float32(0)
+    for i in range(len(a)):
+        total += a[i]
+    return total
+
+
+@loose
+def _dot(a: np.ndarray, b: np.ndarray) -> np.float32:
     total = np.float32(0)
     for i in range(len(a)):
         total += a[i] * b[i]
-    return np.float64(total)
+    return total
 
 
-@_inline
+@inline
 def _limited(log_r: np.float32) -> np.float32:
     above = log_r if log_r > _LOW else _LOW
     return above if above < _HIGH else _HIGH
 
 
-@_inline
-def _softplus(x: np.float32) -> np.float32:
-    return (x if x > _ZERO else _ZERO) + _log1p(_exp(-abs(x)))
-
-
-@_inline
-def _sigmoid(x: np.float32) -> np.float32:
-    t = _exp(-abs(x))
-    return (_ONE if x > _ZERO else t) / (_ONE + t)
-
-
-@_inline
+@inline
 def _exp(x: np.float32) -> np.float32:
     """exp of numbers below 88, by 2^n and a polynomial in what is left (the coefficients of Cephes' expf); 0 to single precision below -87."""
     x = x if x > np.float32(-87) else np.float32(-87)
@@ -212,7 +256,7 @@ def _exp(x: np.float32) -> np.float32:
     return p * np.int32((np.float32(shifted).view(np.int32) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@_inline
+@inline
 def _log1p(t: np.float32) -> np.float32:
     """log(1 + t) for t in [0, 1], by the series of artanh."""
     s = t / (_TWO + t)

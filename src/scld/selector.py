@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from scld.compiled import exact
 from scld.components import log_normalised, principal_components
 from scld.config import SelectorConfig
 
@@ -95,15 +96,7 @@ class Selector:
     def log_odds(self, counts: sp.csr_matrix, codes: np.ndarray) -> np.ndarray:
         """Log-odds ``[cells]`` at equal numbers of real and generated cells."""
         table = _portraits(counts, codes, self.loadings, self.library)
-        trees, cells = np.arange(len(self.feature))[:, None], np.arange(len(table))
-        node = np.zeros((len(trees), len(cells)), np.int64)
-        while True:  # down all trees at once, until every cell is in a leaf
-            lower = table[cells, self.feature[trees, node]] <= self.threshold[trees, node]
-            below = np.where(lower, self.left[trees, node], self.right[trees, node])
-            if (below == node).all():
-                break
-            node = below
-        total: np.ndarray = self.value[trees, node].sum(axis=0)
+        total: np.ndarray = _outcomes(table, self.feature, self.threshold, self.left, self.right, self.value)
         return total.clip(-self.clip, self.clip)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -135,6 +128,20 @@ def choose(log_odds: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     odds = np.exp(log_odds - log_odds.max(axis=0))
     chosen: np.ndarray = (odds.cumsum(axis=0) <= quantiles * odds.sum(axis=0)).sum(axis=0).clip(max=len(odds) - 1)
     return chosen
+
+
+@exact
+def _outcomes(table: np.ndarray, feature: np.ndarray, threshold: np.ndarray, left: np.ndarray, right: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Sums over trees ``[cells]`` of the values of the leaves that cells come to."""
+    total = np.zeros(len(table))
+    for cell in range(len(table)):
+        for tree in range(len(feature)):
+            node, last = 0, -1
+            while node != last:
+                last = node
+                node = left[tree, node] if table[cell, feature[tree, node]] <= threshold[tree, node] else right[tree, node]
+            total[cell] += value[tree, node]
+    return total
 
 
 def _best_stage(real: np.ndarray, generated: np.ndarray) -> int:

@@ -23,7 +23,8 @@ from scld.aside import written_aside
 from scld.config import TrainingConfig
 from scld.errors import RequestError
 
-Loss = Callable[[nn.Module, Tensor], Tensor]  # (module, cell indices) -> loss of each cell
+_AVERAGED = 4  # steps between two weights that enter the average: all would change little, and cost time
+Loss = Callable[[nn.Module, Tensor], Tensor]  # (module, cell indices) -> mean loss of these cells
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def train(
     groups
         Parameter groups for Adam; a group's own ``lr`` or ``weight_decay`` stands beside those of ``config``.
     loss
-        ``(module, cell indices) -> [cells]``.
+        ``(module, cell indices) ->`` mean over these cells.
     cells, held_out
         Indices of the cells to train on and to stop by.
     config
@@ -133,16 +134,19 @@ def _run_round(
 ) -> None:
     module.train()
     total = config.rounds * len(steps)
+    weights: list[Tensor] = list(module.parameters())
+    averages: list[Tensor] = list(averaged.parameters())
     for step, batch in zip(steps, _batches(cells, config.batch), strict=False):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1 - step / total)
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss(module, batch).mean())
-        nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+        torch.autograd.backward(loss(module, batch))
+        nn.utils.clip_grad_norm_(weights, config.clip)
         optimizer.step()
-        decay = min(config.average, (1 + step) / (10 + step))  # the first weights, nearly random, are soon forgotten
-        with torch.no_grad():
-            torch._foreach_lerp_(list(averaged.parameters()), list(module.parameters()), 1 - decay)
+        if step % _AVERAGED == 0:
+            decay = min(config.average, (1 + step) / (10 + step)) ** _AVERAGED  # the first weights, nearly random, are soon forgotten
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, weights, 1 - decay)
 
 
 def _batches(cells: Tensor, size: int) -> Iterator[Tensor]:
@@ -159,7 +163,8 @@ def _batches(cells: Tensor, size: int) -> Iterator[Tensor]:
 def _mean_loss(module: nn.Module, loss: Loss, cells: Tensor, config: TrainingConfig) -> float:
     """Mean over cells and over several draws of the noise."""
     repeated = cells.repeat(config.validation_repeats)
-    return float(torch.cat([loss(module, batch) for batch in torch.split(repeated, 4 * config.batch)]).mean())
+    batches = torch.split(repeated, 4 * config.batch)
+    return float(sum(len(batch) * loss(module, batch) for batch in batches)) / len(repeated)
 
 
 def _save_state(folder: Path, state: _State, *parts: nn.Module | torch.optim.Optimizer) -> None:
