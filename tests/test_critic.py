@@ -34,7 +34,7 @@ def critic():
         real, sign = picked < HALF, 1 - 2 * labels[picked]
         points = torch.where(real[:, None], sign * MEAN + SD * torch.randn(len(picked), 2), torch.randn(len(picked), 2))
         sigma = 3 * torch.rand(len(picked)) + 0.05
-        return module.loss(points + sigma[:, None] * torch.randn_like(points), sigma, drop_labels(labels[picked], 0.3), real.float())
+        return module.loss(points + sigma[:, None] * torch.randn_like(points), sigma, drop_labels(labels[picked], 0.3), real.float()).mean()
 
     cells = torch.randperm(2 * HALF)
     train(made, [{"params": list(made.parameters())}], loss, cells[:7000], cells[7000:], TRAINING, seed=0)

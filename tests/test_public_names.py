@@ -1,4 +1,5 @@
 import inspect
+import os
 import subprocess
 import sys
 
@@ -47,3 +48,11 @@ def test_the_data_layer_needs_neither_torch_nor_numba(module):
 
 def test_reading_cells_needs_no_torch():
     assert "torch" not in modules_after("import scld; scld.data.count_matrix(scld.datasets.pbmc())")
+
+
+@pytest.mark.parametrize(("own", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_the_waiting_of_torchs_threads_is_set_unless_it_is_already(own, expected):
+    rest = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    code = "import scld, os; print(os.environ['GOMP_SPINCOUNT'])"
+    ran = subprocess.run([sys.executable, "-c", code], env=rest | own, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == expected

@@ -189,8 +189,8 @@ def test_a_start_of_an_unseen_combination_is_that_of_its_origin_shifted(world, k
 
 
 def test_an_unseen_combination_is_decoded_under_the_part_of_it_that_was_seen(world, monkeypatch):
-    under, usual = [], Autoencoder.decode
-    monkeypatch.setattr(Autoencoder, "decode", lambda network, latent, labels: under.append(labels.numpy()) or usual(network, latent, labels))
+    under, usual = [], Autoencoder.scores
+    monkeypatch.setattr(Autoencoder, "scores", lambda network, latent, labels: under.append(labels.numpy()) or usual(network, latent, labels))
     plan, codes = plan_of(None, None, 0, world.labels, world.config.sampling), codes_of(world, "B", 1)[:PAGE]
     world._generator.page(0, codes, replace(plan, candidates=1))
     part = world._generator.means.ways(codes).decoded

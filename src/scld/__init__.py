@@ -7,9 +7,13 @@ behind them load when they are first used, so that ``import scld`` and ``scld --
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Read when torch is first imported: its threads else wait for work so busily that our own, beside them, get half a core (docs/speed.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOME = {  # public name -> the module it lives in; None: the module itself
     "CheckpointError": "errors",
