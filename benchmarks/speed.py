@@ -62,12 +62,13 @@ SHARES = (0.125, 0.25, 0.5, 1.0)  # of our steps: budgets of part quality
 GOOD = 0.6  # worst C2ST
 STEPS, CANDIDATES = (4, 6, 8, 10, 15, 20, 40), (1, 2, 3, 4, 6)
 FIGURES = ["c2st", "w2", "mmd2", "label_accuracy"]
-STAGES = {  # name -> whose function, which
-    "latent diffusion": (generator.Generator, "latents"),
-    "decoding": (Autoencoder, "laws"),
-    "drawing": (generator, "draw"),
-    "selection": (Selector, "log_odds"),
-}
+STAGES = (  # name, whose function, which
+    ("latent diffusion", generator.Generator, "latents"),
+    ("decoding", Autoencoder, "scores"),
+    ("decoding", Autoencoder, "laws"),
+    ("drawing", generator, "draw"),
+    ("selection", Selector, "log_odds"),
+)
 
 
 def side_by_side(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, str]:
@@ -284,7 +285,7 @@ def rates(name: str, given: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]
         parts = synth._require_fit()
         codes = synth.schema.draw(generator.PAGE, None, np.random.default_rng(0))
         latent = parts.latents(0, codes, plan_of(None, None, 0, synth.labels, synth.config.sampling)) * parts.scale + parts.centre
-        log_mean, log_dispersion = parts.autoencoder.decode(latent, torch.from_numpy(codes).to(latent.device))
+        log_mean, log_dispersion = parts.autoencoder.laws(parts.autoencoder.scores(latent, torch.from_numpy(codes).to(latent.device)), latent[:, -1:])
         return log_mean.exp().cpu().numpy(), log_dispersion.exp().cpu().numpy()
     usual, rng = np.asarray(sp.csr_matrix(cells_of(name, given).X).mean(axis=0)).ravel() + 1e-6, np.random.default_rng(0)
     mean = usual * np.exp(rng.normal(0, 0.5, (generator.PAGE, 1)) + rng.normal(0, 0.5, (generator.PAGE, len(usual))))
@@ -307,7 +308,10 @@ def sampling(given: argparse.Namespace) -> pd.DataFrame:
         to_disk(synth, 1, Counter())
         spent: Counter[str] = Counter()
         speeds = [n / to_disk(synth, n, spent) for _ in range(given.repeats)]
-        shares = {f"{stage}, %": f"{100 * spent[stage] / spent.total():.0f}" for stage in (*STAGES, "the rest of a page", "writing")}
+        shares = {
+            f"{stage}, %": f"{100 * spent[stage] / spent.total():.0f}"
+            for stage in dict.fromkeys([*(stage for stage, *_ in STAGES), "the rest of a page", "writing"])
+        }
         rows.append({"set": name, "genes": len(synth.genes), "cells": n, "cells/s": f"{np.median(speeds):,.0f}"} | shares)
     return pd.DataFrame(rows)
 
@@ -316,7 +320,7 @@ def to_disk(synth: scld.Synthesizer, n: int, spent: Counter[str]) -> float:
     """Seconds from noise to a file; those of each stage are added to ``spent``, summed over threads."""
     clocked: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        for stage, (owner, name) in (STAGES | {"page": (generator.Generator, "page")}).items():
+        for stage, owner, name in (*STAGES, ("page", generator.Generator, "page")):
             stack.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name), stage, clocked)))
         waiting: Counter[str] = Counter()
         pieces = awaited(synth.stream(n, progress=False), waiting)

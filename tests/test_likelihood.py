@@ -172,6 +172,21 @@ def test_scores_that_are_no_numbers_have_no_likelihood(dtype, spike_rate):
     assert negative_log_likelihood(scores, *others, stored(np.eye(3, 4) * 9, dtype), spike_rate).isnan()
 
 
+@pytest.mark.parametrize("dtype", [FORMULA, FUSED])
+@pytest.mark.parametrize("which", [1, 2])
+def test_nor_have_dispersions_that_are_no_numbers(dtype, which):
+    scores, log_library, *genes = parameters(np.full((3, 4), 2.0), np.ones(4), np.zeros(4), dtype)
+    genes[which - 1][2] = torch.nan
+    assert negative_log_likelihood(scores, log_library, *genes, stored(np.eye(3, 4) * 9, dtype)).isnan()
+
+
+def test_precision_is_that_of_the_scores():
+    counts, mean, dispersion = some_cells(5, 30)
+    single, double = (parameters(mean, dispersion, np.zeros(30), dtype) for dtype in (FUSED, FORMULA))
+    at = stored(counts, FUSED)
+    assert negative_log_likelihood(*single, at) == negative_log_likelihood(single[0], *double[1:], at)
+
+
 @pytest.mark.parametrize("r", [0.01, 0.7, 5.0, 1e4])
 def test_ratios_of_gammas_are_scipys(r):
     short, long = np.arange(2, 17), np.array([17.0, 64, 65, 1000, 1e6])

@@ -1,3 +1,4 @@
+import multiprocessing
 import threading
 
 import pytest
@@ -29,3 +30,22 @@ def test_an_error_in_a_part_is_not_lost(threads):
         threads(workers)
         with pytest.raises(ValueError, match="of this part"):
             side_by_side(work, 10)
+
+
+def _sum_of_parts(answer):
+    seen = []
+    side_by_side(lambda part, span: seen.append(span[1] - span[0]), 10)
+    answer.put(sum(seen))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nothing forks here")
+def test_a_fork_has_threads_of_its_own(threads):
+    threads(2)
+    side_by_side(lambda part, span: None, 10)
+    fork = multiprocessing.get_context("fork")
+    answer = fork.SimpleQueue()
+    child = fork.Process(target=_sum_of_parts, args=(answer,), daemon=True)
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    assert answer.get() == 10

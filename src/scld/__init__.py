@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Read when torch is first imported: its threads else wait for work so busily that our own, beside them, get half a core (docs/speed.md).
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOME = {  # public name -> the module it lives in; None: the module itself
     "CheckpointError": "errors",

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from scld.components import log_normalised, principal_components
@@ -54,6 +55,7 @@ class _HeldBack(torch.autograd.Function):
         return weights.view_as(weights)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (weights,) = ctx.saved_tensors
         size = torch.linalg.vector_norm(weights, dim=1, keepdim=True).square()
@@ -141,25 +143,21 @@ class Autoencoder(nn.Module):
         mean, log_variance = self.encoder(sums + self.gene_offset).chunk(2, dim=1)
         return torch.cat([mean, batch.log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
 
-    def decode(self, latent: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mean and log-dispersion ``[cells, genes]`` of the counts of latent points with these label codes.
-
-        A gene's dispersion follows a power of its share: the ambient level of a secreted gene's counts is steady, the level in the
-        cells that make it is not.
-        """
-        return self.laws(self.scores(latent, labels), latent[:, -1:])
-
-    def laws(self, scores: Tensor, log_library: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from scores ``[cells, genes]`` and log library sizes ``[cells, 1]``."""
-        shares = torch.log_softmax(scores, dim=1)
-        return shares + log_library, dispersions(shares, self._dispersion_offset(), self.dispersion_slope)
-
     def scores(self, latent: Tensor, labels: Tensor) -> Tensor:
-        """What the softmax turns into each gene's share of a cell ``[cells, genes]``."""
+        """What the softmax turns into each gene's share of a cell, ``[cells, genes]``, of latent points with these label codes."""
         parts = [latent[:, :-1], (latent[:, -1:] - self.library_mean) / self.library_sd]
         parts += [embedding(labels[:, i] + 1) for i, embedding in enumerate(self.labels)]
         weights = self._held_back(self.log_share.weight, self.config.decoder_sd)
         return F.linear(self.decoder(torch.cat(parts, dim=1)), weights, self.log_share.bias)
+
+    def laws(self, scores: Tensor, log_library: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mean and log-dispersion ``[cells, genes]`` of the counts of cells with these scores and log library sizes ``[cells, 1]``.
+
+        A gene's dispersion follows a power of its share: the ambient level of a secreted gene's counts is steady, the level in the
+        cells that make it is not.
+        """
+        shares = torch.log_softmax(scores, dim=1)
+        return shares + log_library, dispersions(shares, self._dispersion_offset(), self.dispersion_slope)
 
     def _held_back(self, weights: Tensor, sd: float) -> Tensor:
         """Under the prior that most genes hardly vary, and some vary a lot, shared out over the training cells."""

@@ -106,8 +106,8 @@ class Fit:
             points = torch.where(real[:, None], latents.draw(picked), generated[picked])
             sigma = generator.denoiser.noise_levels(torch.rand(len(points), device=self.device).clamp(1e-4, 1 - 1e-4))
             labels = drop_labels(latents.labels[picked], config.label_dropout)
-            loss: Tensor = module.loss(points + sigma[:, None] * torch.randn_like(points), sigma, labels, real.to(points))  # type: ignore[operator]
-            return loss.mean()
+            noisy = points + sigma[:, None] * torch.randn_like(points)
+            return module.loss(noisy, sigma, labels, real.to(points)).mean()  # type: ignore[operator, no-any-return]
 
         cells, held_out = split(np.zeros((2 * count, 0), np.int64), 0.2, self.seed)
         groups, update = [{"params": list(critic.parameters()), "weight_decay": 1e-3}], self.bar("3/3 critics", settings.rounds)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from scld import fused
@@ -47,7 +48,7 @@ def negative_log_likelihood(
     offset, slope
         ``[genes]``, of the log-dispersion: see `dispersions`.
     counts
-        The non-zero counts, cell after cell: their numbers, genes, and where those of each cell begin, as in CSR.
+        The counts, none of them zero, cell after cell: their numbers, genes, ascending, and where those of each cell begin, as in CSR.
     spike_rate
         Expected spikes a count.
 
@@ -85,15 +86,17 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, scores: Tensor, log_library: Tensor, offset: Tensor, slope: Tensor, x: Tensor, genes: Tensor, starts: Tensor, spike_rate: float
     ) -> Tensor:
-        inputs = (scores.contiguous(), scores.amax(dim=1), log_library.contiguous(), offset, slope, x, genes, starts)
-        arrays: list[Any] = [part.detach().numpy() for part in inputs]
+        floats = (part.detach().to(torch.float32).contiguous() for part in (scores, scores.amax(dim=1), log_library, offset, slope, x))
+        arrays: list[Any] = [part.numpy() for part in (*floats, genes, starts)]
         cells, weight = len(scores), np.float32(-1 / len(scores))
         values, of_scores, of_genes = np.empty(cells, np.float32), np.empty_like(arrays[0]), np.zeros((PARTS, 2, scores.shape[1]), np.float32)
         side_by_side(lambda part, span: fused.log_likelihoods(*arrays, spike_rate, weight, values, of_scores, of_genes[part], *span), cells)
         ctx.save_for_backward(torch.from_numpy(of_scores), *torch.from_numpy(weight * of_genes.sum(axis=0)))
-        return torch.tensor(-values.mean(dtype=np.float64), dtype=torch.float32)
+        lost = 0 * (arrays[3].sum() + arrays[4].sum())  # not a number in a gene's dispersion: one that limits would hide
+        return torch.tensor(lost - values.mean(dtype=np.float64), dtype=torch.float32)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         of_scores, of_offset, of_slope = ctx.saved_tensors if gradient == 1 else (gradient * part for part in ctx.saved_tensors)
         return of_scores, None, of_offset, of_slope, None, None, None, None

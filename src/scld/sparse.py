@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from scld.compiled import loose
 from scld.threads import side_by_side
@@ -19,7 +20,7 @@ def product(values: Tensor, genes: Tensor, starts: Tensor, weights: Tensor) -> T
     """Sparse ``[cells, genes]`` times ``weights [genes, width]``.
 
     On a processor, in single precision, the weights are gone through in blocks of genes, and their gradient is gathered in such
-    blocks, from the same layout by cells. Anywhere else the product is torch's.
+    blocks, from the same layout by cells. Anywhere else the products are torch's.
 
     Parameters
     ----------
@@ -35,28 +36,54 @@ def product(values: Tensor, genes: Tensor, starts: Tensor, weights: Tensor) -> T
     >>> product(values, genes, starts, torch.ones(2, 1)).tolist()
     [[2.0], [3.0]]
     """
-    if weights.device.type == "cpu" and weights.dtype == torch.float32:
-        result: Tensor = _Product.apply(values, genes, starts, weights)  # type: ignore[no-untyped-call]
-        return result
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, genes, values, size=(len(starts) - 1, len(weights)), check_invariants=False) @ weights
+    result: Tensor = _Product.apply(values, genes, starts, weights)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, genes: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
-        entries: list[Any] = [part.numpy() for part in (values, genes, starts)]
-        ctx.entries, ctx.genes = entries, len(weights)
-        result, factor = np.empty((len(starts) - 1, weights.shape[1]), np.float32), weights.detach().contiguous().numpy()
+        ctx.save_for_backward(values, genes, starts)
+        ctx.genes = len(weights)
+        if not _fits(weights):
+            return _csr(starts, genes, values, len(weights)) @ weights
+        entries, factor = _arrays(values, genes, starts), weights.detach().contiguous().numpy()
+        result = np.empty((len(starts) - 1, weights.shape[1]), np.float32)
         side_by_side(lambda part, span: _product(*entries, factor, result, *span), len(result))
         return torch.from_numpy(result)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, Tensor]:
-        result, factor = np.empty((ctx.genes, gradient.shape[1]), np.float32), gradient.contiguous().numpy()
-        side_by_side(lambda part, span: _transposed_product(*ctx.entries, factor, result, *span), len(result))
+        values, genes, starts = ctx.saved_tensors
+        if not _fits(gradient):
+            return None, None, None, _transposed(values, genes, starts, ctx.genes) @ gradient
+        entries, factor = _arrays(values, genes, starts), gradient.contiguous().numpy()
+        result = np.empty((ctx.genes, gradient.shape[1]), np.float32)
+        side_by_side(lambda part, span: _transposed_product(*entries, factor, result, *span), len(result))
         return None, None, None, torch.from_numpy(result)
+
+
+def _fits(dense: Tensor) -> bool:
+    return dense.device.type == "cpu" and dense.dtype == torch.float32
+
+
+def _arrays(*parts: Tensor) -> list[Any]:
+    return [part.numpy() for part in parts]
+
+
+def _transposed(values: Tensor, genes: Tensor, starts: Tensor, number: int) -> Tensor:
+    """Laid out by genes, without asking a GPU for any number."""
+    order = genes.argsort(stable=True)
+    cells = torch.repeat_interleave(starts.diff(), output_size=len(values))
+    gene_starts = torch.searchsorted(genes[order].long(), torch.arange(number + 1, device=genes.device))
+    return _csr(gene_starts, cells[order], values[order], len(starts) - 1)
+
+
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, width: int) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, columns, values, size=(len(starts) - 1, width), check_invariants=False)
 
 
 @loose

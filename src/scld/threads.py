@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -13,7 +14,7 @@ PARTS = 4  # fixed, so that sums over a part do not depend on the number of thre
 
 
 def side_by_side(work: Callable[[int, tuple[int, int]], object], number: int) -> None:
-    """Do ``work(part, (first, one after the last))`` for the parts of so many cells or genes."""
+    """Do ``work(part, (first, one after the last))`` for the parts of so many cells or genes; the work must not come back here."""
     spans = list(itertools.pairwise(number * part // PARTS for part in range(PARTS + 1)))
     if torch.get_num_threads() == 1:
         for part, span in enumerate(spans):
@@ -25,3 +26,7 @@ def side_by_side(work: Callable[[int, tuple[int, int]], object], number: int) ->
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork has none of its parent's threads

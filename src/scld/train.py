@@ -164,7 +164,7 @@ def _mean_loss(module: nn.Module, loss: Loss, cells: Tensor, config: TrainingCon
     """Mean over cells and over several draws of the noise."""
     repeated = cells.repeat(config.validation_repeats)
     batches = torch.split(repeated, 4 * config.batch)
-    return float(sum(len(batch) * loss(module, batch) for batch in batches)) / len(repeated)
+    return sum(len(batch) * float(loss(module, batch)) for batch in batches) / len(repeated)
 
 
 def _save_state(folder: Path, state: _State, *parts: nn.Module | torch.optim.Optimizer) -> None:
