@@ -77,7 +77,7 @@ def resized(adata: AnnData, genes: int, label: str = LABEL) -> AnnData:
         others = np.empty(len(types), int)
         others[np.argsort(types, kind="stable")] = np.lexsort((rng.random(len(types)), types))
         blocks.append(counts[others])
-        names_of.append(np.array([f"{name}-{block}" for name in names]))
+        names_of.append(np.array([f"{name} ({block})" for name in names]))
     var = pd.DataFrame(index=np.concatenate(names_of)[:genes])
     return AnnData(sp.csr_matrix(sp.hstack(blocks, format="csr")[:, :genes]), obs=adata.obs, var=var)
 

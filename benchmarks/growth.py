@@ -104,6 +104,7 @@ def exponents(table: pd.DataFrame) -> pd.DataFrame:
 def picture(table: pd.DataFrame, path: Path) -> None:
     """Time and memory against size, on logarithmic axes."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(9, 7), layout="constrained")
     grid = figure.subplots(2, 2, sharey="row")
@@ -112,6 +113,10 @@ def picture(table: pd.DataFrame, path: Path) -> None:
             for work in ("fit", "sample"):
                 axes.loglog(part[axis], part[work + unit], marker="o", label=work)
             axes.set(xlabel=axis, ylabel=unit[2:])
+            axes.minorticks_off()
+            axes.set_xticks(part[axis], [f"{size:,}" for size in part[axis]])
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:,g}")
             axes.legend()
     figure.savefig(path, dpi=150)
 

@@ -22,7 +22,7 @@ from scld.train import steps_a_round
 
 _ROUNDS = 3  # of each network in a rehearsal; the first warms up and is not counted
 _STEPS = (2, 8, 8)  # of each network in a round: those of the autoencoder take longest
-_USUAL = (0.75, 0.8, 0.25)  # of the rounds of each network: what 15 fits of five data sets ran before they stopped, on average
+_USUAL = (0.8, 0.8, 0.25)  # of the rounds of each network: what 15 fits of five data sets ran before they stopped, on average
 _LOOK = 1 / 3  # of a step's time for a cell: a look at a held-out cell, without gradients
 _STATES = 6  # of each weight: itself, its gradient, two moments, the average and the best
 _STEP_COPIES, _LOOK_COPIES, _DRAW_COPIES = 10, 8, 10  # dense arrays [cells, genes] at once: of a batch, of held-out cells, of a page
