@@ -7,6 +7,7 @@ at once; what needs a Gamma function happens at the counts above one only. `scld
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import factorial, gammaln
@@ -22,6 +23,20 @@ _LOG_FACTORIALS = gammaln(np.arange(1.0, 257.0))
 _CERTAIN = -16.0  # log-odds below which a spike is no explanation, to single precision
 _CELLS, _GENES = 16, 2048  # gone through at a time: what is computed of them stays in the processor's first cache
 _ONE, _TWO, _ZERO = np.float32(1), np.float32(2), np.float32(0)
+
+
+class _Block(NamedTuple):
+    """Some genes: what all cells have in common, what is computed of one cell, and where gradients go; each ``[genes]``."""
+
+    offset: np.ndarray  # of the log-dispersion
+    slope: np.ndarray
+    share: np.ndarray  # log of the share of the cell
+    r: np.ndarray  # dispersion
+    soft: np.ndarray  # log(1 + mu / r)
+    part: np.ndarray  # mu / (mu + r)
+    row: np.ndarray  # gradient by log-share
+    of_offset: np.ndarray
+    of_slope: np.ndarray
 
 
 @steady
@@ -55,19 +70,16 @@ def log_likelihoods(
             pull[cell - start], values[cell], at[cell - start] = 0, 0, starts[cell]
         for low in range(0, scores.shape[1], _GENES):
             some = slice(low, min(low + _GENES, scores.shape[1]))
-            of_offset, of_slope = of_genes[0, some], of_genes[1, some]
-            share, r, soft, part = scratch[0, : len(of_slope)], scratch[1, : len(of_slope)], scratch[2, : len(of_slope)], scratch[3, : len(of_slope)]
+            size = some.stop - low
             for cell in range(start, min(start + _CELLS, stop)):
-                i, row = cell - start, of_scores[cell, some]
-                _at_zero(scores[cell, some], log_total[i], log_library[cell], offset[some], slope[some], share, r, soft, part, row, of_offset, of_slope)
+                i, end, library = cell - start, starts[cell + 1], log_library[cell]
+                cell_part = scratch[0, :size], scratch[1, :size], scratch[2, :size], scratch[3, :size], of_scores[cell, some]
+                block = _Block(offset[some], slope[some], *cell_part, of_genes[0, some], of_genes[1, some])
+                _at_zero(scores[cell, some], log_total[i], library, block)
                 begin = at[i]
-                at[i] += np.searchsorted(genes[begin : starts[cell + 1]], some.stop)
-                x_here, genes_here = x[begin : at[i]], genes[begin : at[i]]
-                values[cell] -= _dot(r, soft)
-                values[cell] += _at_counts(
-                    x_here, genes_here, low, spike_rate, log_library[cell], offset[some], slope[some], share, r, soft, part, row, of_offset, of_slope
-                )
-                pull[i] += _plus(row)
+                at[i] += np.searchsorted(genes[begin:end], some.stop)
+                values[cell] += _at_counts(x[begin : at[i]], genes[begin : at[i]], low, spike_rate, library, block) - _dot(block.r, block.soft)
+                pull[i] += _plus(block.row)
         for cell in range(start, min(start + _CELLS, stop)):
             _through_softmax(scores[cell], log_total[cell - start], pull[cell - start], weight, of_scores[cell])
 
@@ -85,21 +97,9 @@ def _log_total(score: np.ndarray, top: float, exps: np.ndarray) -> np.float32:
 
 
 @steady
-def _at_zero(
-    score: np.ndarray,
-    log_total: float,
-    library: float,
-    offset: np.ndarray,
-    slope: np.ndarray,
-    share: np.ndarray,
-    r: np.ndarray,
-    soft: np.ndarray,
-    part: np.ndarray,
-    row: np.ndarray,
-    of_offset: np.ndarray,
-    of_slope: np.ndarray,
-) -> None:
+def _at_zero(score: np.ndarray, log_total: float, library: float, block: _Block) -> None:
     """Gradients of the term that every gene has, -r log(1 + mu / r), and what its value and the other terms need."""
+    offset, slope, share, r, soft, part, row, of_offset, of_slope = block
     for gene in range(len(score)):
         share[gene] = score[gene] - log_total
         log_r = _limited(offset[gene] + slope[gene] * share[gene])
@@ -122,23 +122,9 @@ def _through_softmax(score: np.ndarray, log_total: float, pull: float, weight: f
 
 
 @steady
-def _at_counts(
-    x: np.ndarray,
-    genes: np.ndarray,
-    low: int,
-    spike_rate: float,
-    library: float,
-    offset: np.ndarray,
-    slope: np.ndarray,
-    share: np.ndarray,
-    r: np.ndarray,
-    soft: np.ndarray,
-    part: np.ndarray,
-    row: np.ndarray,
-    of_offset: np.ndarray,
-    of_slope: np.ndarray,
-) -> float:
+def _at_counts(x: np.ndarray, genes: np.ndarray, low: int, spike_rate: float, library: float, block: _Block) -> float:
     """What a cell's counts add to the terms that every gene has: the value is returned, gradients are added to those that are there."""
+    offset, slope, share, r, soft, part, row, of_offset, of_slope = block
     above_one, number = np.empty(len(x), np.int64), 0
     total, product = 0.0, 1.0
     for i in range(len(x)):

@@ -116,9 +116,10 @@ class Generator:
         latent = self.latents(page, codes, plan, start, number) * self.scale + self.centre
         latent[:, -1].clamp_(*self.library)
         labels, seed = torch.from_numpy(_filled(self._way(codes).decoded)).to(latent.device), _other_seed(plan.seed, number * _MOST_REDRAWS)
-        scores, drawn = self.autoencoder.scores(latent, labels)[: len(codes)], []
+        scores, drawn = self.autoencoder.scores(latent, labels), []
         for first in range(0, len(codes), _DECODED):
-            parts = self.autoencoder.laws(scores[first : first + _DECODED], latent[first : len(codes), -1:][:_DECODED])
+            some = slice(first, min(first + _DECODED, len(codes)))
+            parts = self.autoencoder.laws(scores[some], latent[some, -1:])
             mean, dispersion = (part.exp_().cpu().numpy() for part in parts)
             drawn.append(_no_empty_cells(mean, dispersion, seed, page * PAGE + first))
         return sp.csr_matrix(sp.vstack(drawn, format="csr"))

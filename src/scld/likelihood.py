@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from scld import fused
-from scld.threads import PARTS, side_by_side
+from scld.threads import PARTS, side_by_side, takes
 
 FEWEST_IN_SPIKE = fused.FEWEST_IN_SPIKE
 
@@ -60,7 +60,7 @@ def negative_log_likelihood(
     >>> round(float((-nats).exp()), 6)
     0.25
     """
-    if scores.device.type == "cpu" and scores.dtype == torch.float32:
+    if takes(scores):
         result: Tensor = _Fused.apply(scores, log_library, offset, slope, *counts, spike_rate)  # type: ignore[no-untyped-call]
         return result
     return -_formula(torch.log_softmax(scores, dim=1), log_library, offset, slope, *counts, spike_rate).mean()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scld.compiled import loose
-from scld.threads import side_by_side
+from scld.threads import side_by_side, takes
 
 _BLOCK = 1024  # genes at a time, whose weights stay in a processor's cache
 
@@ -45,7 +45,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, genes: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(values, genes, starts)
         ctx.genes = len(weights)
-        if not _fits(weights):
+        if not takes(weights):
             return _csr(starts, genes, values, len(weights)) @ weights
         entries, factor = _arrays(values, genes, starts), weights.detach().contiguous().numpy()
         result = np.empty((len(starts) - 1, weights.shape[1]), np.float32)
@@ -56,16 +56,12 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, Tensor]:
         values, genes, starts = ctx.saved_tensors
-        if not _fits(gradient):
+        if not takes(gradient):
             return None, None, None, _transposed(values, genes, starts, ctx.genes) @ gradient
         entries, factor = _arrays(values, genes, starts), gradient.contiguous().numpy()
         result = np.empty((ctx.genes, gradient.shape[1]), np.float32)
         side_by_side(lambda part, span: _transposed_product(*entries, factor, result, *span), len(result))
         return None, None, None, torch.from_numpy(result)
-
-
-def _fits(dense: Tensor) -> bool:
-    return dense.device.type == "cpu" and dense.dtype == torch.float32
 
 
 def _arrays(*parts: Tensor) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Work on the cells or genes of a batch side by side, by as many threads as torch was told to use."""
+"""Compiled work on the cells or genes of a batch, side by side, by as many threads as torch was told to use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from functools import cache
 import torch
 
 PARTS = 4  # fixed, so that sums over a part do not depend on the number of threads
+
+
+def takes(part: torch.Tensor) -> bool:
+    """Whether compiled loops can go through it: in single precision, on a processor; anything else is left to torch."""
+    return part.device.type == "cpu" and part.dtype == torch.float32
 
 
 def side_by_side(work: Callable[[int, tuple[int, int]], object], number: int) -> None:
