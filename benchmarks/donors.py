@@ -1,150 +1,244 @@
-"""Two labels at once: are cells of the type and of the donor asked for, do open labels follow training, and can a missing combination be made?
+"""Two labels at once: are cells of the type and of the donor that were asked for?
 
-    python benchmarks/donors.py --data-dir DIR [--sets kang_5donors] [--seeds 0 1 2] [--parts fixed open left_out]
+    python benchmarks/donors.py [--data-dir DIR] [--datasets NAME ...] [--seeds 0 1 2]
+        [--parts fixed unspecified left_out]
 
-Five donors, labels cell_type and donor, split 70/30 within type. Mean ± sd over seeds, each a split and a fit of its own.
+Five donors, labels cell_type and donor, split 70/30 within type. Mean ± sd over seeds; each seed
+has its own split and its own fit. Parts:
 
-    fixed       both labels fixed as in the test cells: how many cells get the right type, the right donor, and both from a classifier taught on the
-                training cells (logistic regression, 2,000 standardised genes); beside real test cells and the trivial fakes, which are made for each
-                combination from the very cells that the classifier was taught on
-    open        one label fixed: chi-square of the other's frequencies against those in training given the first; beside real test cells
-    left_out    all cells of one donor's type left out of training, then asked for: distance to half of them (W2 in 30 components; root mean square
-                error of the means of the type's 50 markers, and of all genes), in equal numbers; beside the other half, the same type of the other
-                donors, and Poisson cells made from these
+    fixed        both labels fixed as in the test cells: share of cells with the right type, donor,
+                 and both, by classifiers trained on the training cells (logistic regression, 2,000
+                 standardised genes). Beside them test cells and the negative controls, which are
+                 made for each combination of labels from the cells that trained the classifiers
+    unspecified  one label fixed: frequencies of the other one, against those in training given the
+                 first (total variation distance, p of a chi-square test); beside real test cells
+    left_out     all cells of one type of one donor left out of training, then generated: distance
+                 to half of them (W2 on 30 components; root mean square error of the means of 50
+                 markers of the type, and of all genes), in equal numbers. Beside them the other
+                 half, the type in the other donors, and Poisson cells made from these
+
+Without --data-dir the donors are made up at random: the results then mean nothing, and only show
+that the script runs.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from common import LABEL, arguments, begin, fitted, judged, log_counts, spread
+from common import (
+    LABEL,
+    SHIPPED,
+    arguments,
+    as_cells,
+    begin,
+    fitted,
+    load_cells,
+    log_counts,
+    split_cells,
+    spread,
+)
 
 import scld
-from scld import metrics
-from scld.judge import BASELINES
+from scld.evaluation import metrics
+from scld.evaluation.controls import BASELINE, CONTROLS, poisson
 
 DONOR = "donor"
 LABELS = [LABEL, DONOR]
-ASKED = 2000  # cells with one label open
-MISSING = ("NK cells:p1256", "CD14+ Monocytes:p1016")
-Call = Callable[[AnnData], dict[str, np.ndarray]]
+SCLD, TEST = "SCLD", "real test cells"
+SAMPLED = 2000  # cells with one label unspecified
+LEFT_OUT = {  # dataset -> combinations that are left out, one after another
+    "kang_5donors": ["NK cells:p1256", "CD14+ Monocytes:p1016"],
+    SHIPPED: ["naive B cell:A"],
+}
+Rows = Iterator[dict[str, Any]]
+Predict = Callable[[AnnData], dict[str, np.ndarray]]  # cells -> label -> predicted categories
 
 
-def witness(train: AnnData, seed: int) -> Call:
-    """A classifier of each label, taught on real cells."""
-    log = log_counts(train)
-    space = metrics.Space.fit(log, seed=seed)
-    shown = space.standardise(space.dense(log))
-    taught = {label: metrics.linear(seed).fit(shown, train.obs[label].astype(str)) for label in LABELS}
-    return lambda cells: {label: one.predict(space.standardise(space.dense(log_counts(cells)))) for label, one in taught.items()}
+def label_classifiers(train: AnnData, seed: int) -> Predict:
+    """One classifier per label, trained on real cells."""
+    space = metrics.Space.fit(log_counts(train), seed=seed)
+
+    def features(cells: AnnData) -> np.ndarray:
+        return space.standardise(space.dense(log_counts(cells)))
+
+    of_train = features(train)
+    models = {
+        label: metrics.linear(seed).fit(of_train, train.obs[label].astype(str)) for label in LABELS
+    }
+    return lambda cells: {label: model.predict(features(cells)) for label, model in models.items()}
 
 
-def fakes(train: AnnData, wanted: pd.DataFrame, seed: int) -> Iterator[tuple[str, AnnData]]:
-    """The trivial fakes, each combination of labels made from its own training cells."""
-    counts, known = sp.csr_matrix(train.X), train.obs[LABELS].astype(str).agg("|".join, axis=1).to_numpy()
-    groups = wanted.groupby(wanted[LABELS].astype(str).agg("|".join, axis=1))
-    for name, fake in BASELINES.items():
+def combined(obs: pd.DataFrame) -> pd.Series:
+    """Both labels of each cell as one text."""
+    return obs[LABEL].astype(str) + "|" + obs[DONOR].astype(str)
+
+
+def negative_controls(
+    train: AnnData, obs: pd.DataFrame, seed: int
+) -> Iterator[tuple[str, AnnData]]:
+    """The negative controls, each combination of labels made from its own training cells."""
+    counts, combinations = sp.csr_matrix(train.X), combined(train.obs).to_numpy()
+    groups = {key: rows for key, rows in obs.groupby(combined(obs)) if key in combinations}
+    for name, control in CONTROLS.items():
         rng = np.random.default_rng(seed)
-        made = sp.vstack([fake(sp.csr_matrix(counts[known == combination]), len(rows), rng) for combination, rows in groups], format="csr")
-        yield name, AnnData(made, obs=pd.concat([rows for _, rows in groups]), var=train.var)
+        parts = [
+            control(sp.csr_matrix(counts[combinations == key]), len(rows), rng)
+            for key, rows in groups.items()
+        ]
+        table = pd.concat(list(groups.values()))
+        yield name, AnnData(sp.vstack(parts, format="csr"), obs=table, var=train.var)
 
 
-def fixed(train: AnnData, test: AnnData, synth: scld.Synthesizer, seed: int) -> Iterator[dict[str, Any]]:
-    """One row a set of cells: how many are called right."""
-    call = witness(train, seed)
-    made = synth.sample(obs=test.obs[LABELS], seed=seed, progress=False)
-    for name, cells in [("real test cells", test), ("SCLD", made), *fakes(train, test.obs[LABELS], seed)]:
-        right = {label: answers == cells.obs[label].astype(str).to_numpy() for label, answers in call(cells).items()}
-        yield {"seed": seed, "cells": name, "right type": right[LABEL].mean(), "right donor": right[DONOR].mean(), "both": (right[LABEL] & right[DONOR]).mean()}
+def fixed(train: AnnData, test: AnnData, synth: scld.Synthesizer, seed: int) -> Rows:
+    """One row per dataset: shares of cells with the right labels."""
+    predict, wanted = label_classifiers(train, seed), test.obs[LABELS]
+    synthetic = synth.sample(obs=wanted, seed=seed, progress=False)
+    datasets = {TEST: test, SCLD: synthetic, **dict(negative_controls(train, wanted, seed))}
+    for name, cells in datasets.items():
+        predicted = predict(cells)
+        right = {label: predicted[label] == cells.obs[label].to_numpy(str) for label in LABELS}
+        yield {
+            "seed": seed,
+            "dataset": name,
+            "right type": right[LABEL].mean(),
+            "right donor": right[DONOR].mean(),
+            "both": (right[LABEL] & right[DONOR]).mean(),
+        }
 
 
-def open_label(train: AnnData, test: AnnData, synth: scld.Synthesizer, seed: int) -> Iterator[dict[str, Any]]:
-    """One row a category fixed: how the other label's frequencies compare with training."""
+def unspecified(train: AnnData, test: AnnData, synth: scld.Synthesizer, seed: int) -> Rows:
+    """One row per fixed category: the frequencies of the other label beside those in training."""
     for label, other in (LABELS, LABELS[::-1]):
         for number, category in enumerate(sorted(set(train.obs[label]))):
-            made = synth.sample(ASKED, where={label: category}, seed=100 * seed + number, progress=False)  # one seed would draw alike for all
-            shares = train.obs[other][train.obs[label] == category].astype(str).value_counts(normalize=True).sort_index()
+            own_seed = 100 * seed + number  # with one seed all would have the same random numbers
+            where = {label: category}
+            cells = synth.sample(SAMPLED, where=where, seed=own_seed, progress=False)
+            training = train.obs[other][train.obs[label] == category]
             real = test.obs[other][test.obs[label] == category]
-            yield {"seed": seed, "fixed": category, "open": other, **versus(made.obs[other], shares, "SCLD"), **versus(real, shares, "real test cells")}
+            yield {
+                "seed": seed,
+                "fixed": category,
+                "unspecified": other,
+                **against_training(cells.obs[other], training, SCLD),
+                **against_training(real, training, TEST),
+            }
 
 
-def versus(found: pd.Series, shares: pd.Series, who: str) -> dict[str, float]:
-    """Total variation distance to shares, and the chi-square test's p."""
+def against_training(found: pd.Series, training: pd.Series, name: str) -> dict[str, float]:
+    """Total variation distance to the frequencies in training, and p of a chi-square test."""
     from scipy.stats import chisquare
 
-    counts = found.astype(str).value_counts().reindex(shares.index, fill_value=0)
-    p = chisquare(counts, shares * len(found)).pvalue
-    return {f"{who}, distance": metrics.composition_distance(shares.to_numpy(), counts.to_numpy()), f"{who}, p": float(p)}
+    frequencies = training.astype(str).value_counts(normalize=True).sort_index()
+    cells = found.astype(str).value_counts().reindex(frequencies.index, fill_value=0)
+    p = chisquare(cells, frequencies * cells.sum()).pvalue
+    distance = metrics.composition_distance(frequencies.to_numpy(), cells.to_numpy())
+    return {f"{name}, distance": distance, f"{name}, p": float(p)}
 
 
-def left_out(name: str, combination: str, seed: int, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One row a set of cells: how far from half of the real ones."""
+def left_out(name: str, combination: str, seed: int, given: argparse.Namespace) -> Rows:
+    """One row per dataset: distances to half of the real cells that were left out."""
     kind, donor = combination.split(":")
-    cells = scld.data.read(given.data_dir / f"{name}.h5ad")
-    of_type, missing = (cells.obs[LABEL] == kind).to_numpy(), ((cells.obs[LABEL] == kind) & (cells.obs[DONOR] == donor)).to_numpy()
-    train, rng = cells[~missing].copy(), np.random.default_rng(seed)
-    donors = cells.obs[DONOR].astype(str).to_numpy()
-    others = {other: cells[of_type & (donors == other)] for other in np.unique(donors[of_type & ~missing])}
-    n = min(int(missing.sum()) // 2, *(part.n_obs for part in others.values()))
+    cells, rng = load_cells(name, given, [DONOR]), np.random.default_rng(seed)
+    of_type = (cells.obs[LABEL] == kind).to_numpy()
+    donors = cells.obs[DONOR].to_numpy(str)
+    missing = of_type & (donors == donor)
+    train, pooled = cells[~missing].copy(), cells[of_type & ~missing]
+    by_donor = {
+        f"donor {other}": cells[of_type & (donors == other)]
+        for other in np.unique(donors[of_type & ~missing])
+    }
+    n = min(int(missing.sum()) // 2, *(part.n_obs for part in by_donor.values()))
     real = rng.permutation(np.flatnonzero(missing))
-    synth = fitted(train, LABELS, seed, given, f"{name}-without-{kind.replace(' ', '-')}-{donor}")
-    made = synth.sample(n, where={LABEL: kind, DONOR: donor}, unseen=True, seed=seed, progress=False)
-    pooled = cells[of_type & ~missing]
-    sets = {"real floor": cells[real[n : 2 * n]], "SCLD": made, "other donors, pooled": some(pooled, n, rng)}
-    sets |= {f"donor {other}": some(part, n, rng) for other, part in others.items()}
-    sets["poisson of other donors"] = AnnData(metrics.poisson(sp.csr_matrix(pooled.X), n, rng), var=cells.var)
+    file = f"{name}-without-{kind.replace(' ', '-')}-{donor}"
+    synth = fitted(train, LABELS, seed, given, file)
+    where, options = {LABEL: kind, DONOR: donor}, {"seed": seed, "progress": False}
+    datasets = {
+        BASELINE: cells[real[n : 2 * n]],
+        SCLD: synth.sample(n, where=where, unseen=True, **options),
+        "other donors, pooled": sampled(pooled, n, rng),
+    }
+    datasets |= {key: sampled(part, n, rng) for key, part in by_donor.items()}
+    of_pooled = poisson(sp.csr_matrix(pooled.X), n, rng)
+    datasets["poisson of other donors"] = AnnData(of_pooled, var=cells.var)
     score = distances(train, kind, cells[real[:n]], seed)
-    for who, found in sets.items():
-        yield {"seed": seed, "missing": f"{kind}, {donor}", "cells": who, **score(found)}
+    for key, dataset in datasets.items():
+        yield {"seed": seed, "left out": f"{kind}, {donor}", "dataset": key, **score(dataset)}
 
 
-def some(cells: AnnData, n: int, rng: np.random.Generator) -> AnnData:
-    return cells[rng.choice(cells.n_obs, n, replace=False)]
+def sampled(cells: AnnData, n: int, rng: np.random.Generator) -> AnnData:
+    """Some of the cells."""
+    some: AnnData = cells[rng.choice(cells.n_obs, n, replace=False)]
+    return some
 
 
-def distances(train: AnnData, kind: str, real: AnnData, seed: int) -> Callable[[AnnData], dict[str, float]]:
-    """How far cells are from some real ones."""
+def distances(
+    train: AnnData, kind: str, real: AnnData, seed: int
+) -> Callable[[AnnData], dict[str, float]]:
+    """A function that scores cells of a type by their distances to real ones."""
     types = sorted(set(train.obs[LABEL]))
-    known = judged(train, types)
+    known = as_cells(train, types)
     space = metrics.Space.fit(known.log, seed=seed)
-    markers = metrics.top_markers(metrics.t_statistics(known.log, known.codes, np.array([types.index(kind)])))[0]
-    log = log_counts(real)
-    place, means = space.project(space.dense(log)), metrics.gene_moments(log)["mean"]
+    t = metrics.t_statistics(known.log, known.codes, np.array([types.index(kind)]))
+    markers, log = metrics.top_markers(t)[0], log_counts(real)
+    components, means = space.project(space.dense(log)), metrics.gene_moments(log)["mean"]
 
     def score(cells: AnnData) -> dict[str, float]:
         log = log_counts(cells)
-        found = metrics.gene_moments(log)["mean"]
-        w2 = metrics.wasserstein(place, space.project(space.dense(log)))
-        return {"W2": w2, "marker means": metrics.rmse(means[markers], found[markers]), "gene means": metrics.rmse(means, found)}
+        own_means = metrics.gene_moments(log)["mean"]
+        return {
+            "W2": metrics.wasserstein(components, space.project(space.dense(log))),
+            "marker means": metrics.rmse(means[markers], own_means[markers]),
+            "gene means": metrics.rmse(means, own_means),
+        }
 
     return score
 
 
+PARTS = {  # name -> columns that are no scores
+    "fixed": ["dataset"],
+    "unspecified": ["fixed", "unspecified"],
+    "left_out": ["left out", "dataset"],
+}
+
+
+def benchmark(
+    name: str, seed: int, combinations: Sequence[str], given: argparse.Namespace
+) -> dict[str, list[dict[str, Any]]]:
+    """Part -> its rows, of one seed."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    if {"fixed", "unspecified"} & set(given.parts):
+        train, test = split_cells(name, seed, given, [DONOR])
+        synth = fitted(train, LABELS, seed, given, f"{name}-donors")
+    if "fixed" in given.parts:
+        rows["fixed"] = list(fixed(train, test, synth, seed))
+    if "unspecified" in given.parts:
+        rows["unspecified"] = list(unspecified(train, test, synth, seed))
+    if "left_out" in given.parts:
+        found = [left_out(name, combination, seed, given) for combination in combinations]
+        rows["left_out"] = [row for part in found for row in part]
+    return rows
+
+
 def main() -> None:
     parser = arguments(__doc__, ["kang_5donors"])
-    parser.add_argument("--parts", nargs="+", choices=["fixed", "open", "left_out"], default=["fixed", "open", "left_out"])
-    parser.add_argument("--missing", nargs="+", default=MISSING, help="combinations to leave out, TYPE:DONOR")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--combinations", nargs="+", help="left out one by one, as TYPE:DONOR")
     given = begin(parser)
-    for name in given.sets:
-        rows: dict[str, list[dict[str, Any]]] = {part: [] for part in given.parts}
-        for seed in given.seeds:
-            if set(given.parts) & {"fixed", "open"}:
-                train, test = scld.data.split(scld.data.read(given.data_dir / f"{name}.h5ad"), LABEL, seed=seed)
-                synth = fitted(train, LABELS, seed, given, name)
-            for part, run in (("fixed", fixed), ("open", open_label)):
-                if part in rows:
-                    rows[part] += run(train, test, synth, seed)
-            if "left_out" in rows:
-                rows["left_out"] += [row for missing in given.missing for row in left_out(name, missing, seed, given)]
-        by = {"fixed": ["cells"], "open": ["fixed", "open"], "left_out": ["missing", "cells"]}
-        for part, found in rows.items():
-            print(f"\n{name}, {part}, seeds {given.seeds}\n{spread(found, by[part]).to_string()}", flush=True)
+    for name in given.datasets:
+        combinations = given.combinations or LEFT_OUT.get(name)
+        if not combinations:
+            parser.error(f"--combinations: name the combinations of {name} to leave out")
+        by_seed = [benchmark(name, seed, combinations, given) for seed in given.seeds]
+        for part in given.parts:
+            rows = [row for of_seed in by_seed for row in of_seed[part]]
+            table = spread(rows, PARTS[part])
+            print(f"\n{name}, {part}, seeds {given.seeds}\n{table.to_string()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,50 @@
-"""Do the judge's figures move the right way? Real cells, spoilt little by little.
+"""Do the metrics respond in the right direction? Real cells, corrupted step by step.
 
-    python benchmarks/grading.py --data DIR/teaseq_pbmc.h5ad
+    python benchmarks/grading.py [--data-dir DIR] [--datasets NAME ...] [--seeds 0]
 
-The cells are split in three: training, test, and fresh cells that play the synthetic set. The fresh ones are spoilt four ways, in a growing share: replaced by
-per-type Poisson cells; given another cell's label; their counts thinned; replaced by copies of training cells. The table has one row a figure and one
-column a way: how much worse the figure is at each share, in units of its spread between halvings at none (as it is, where
-it is measured once); `up` marks a figure that never turns back.
+The cells are split in three: training cells, test cells, and cells in the place of a synthetic
+dataset. A growing share of the latter is corrupted in four ways: replaced by per-type Poisson
+cells; labels swapped; counts thinned; replaced by copies of training cells. The table has one row
+per metric and one column per corruption: how much worse the metric is at each share, in standard
+deviations over the replicates of the uncorrupted cells (in its own units where it is computed
+once). `worse` marks a metric that gets worse at every step.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from common import LABEL, arguments, begin, evaluation_options, load_cells
 
 import scld
-from scld import metrics
+from scld.evaluation import controls
+from scld.evaluation.cells import OVERALL
+from scld.evaluation.table import badness
 
-LABEL = "cell_type"
 SHARES = (0.1, 0.3, 0.6)
-Spoil = Callable[[AnnData, AnnData, float, np.random.Generator], AnnData]
+NONE = "none"  # the name of the uncorrupted cells
+Corruption = Callable[[AnnData, AnnData, float, np.random.Generator], AnnData]
 
 
 def poisson(cells: AnnData, train: AnnData, share: float, rng: np.random.Generator) -> AnnData:
-    """Replace a share of the cells by per-type Poisson ones."""
-    labels, known, counts = cells.obs[LABEL].to_numpy(), train.obs[LABEL].to_numpy(), sp.csr_matrix(train.X)
-    order = np.argsort(labels, kind="stable")
-    fakes = sp.vstack([metrics.poisson(counts[known == label], int((labels == label).sum()), rng) for label in np.unique(labels)], format="csr")
-    fakes = fakes[np.argsort(order)]
-    return _replaced(cells, fakes, rng.random(cells.n_obs) < share)
+    """Replace a share of the cells by per-type Poisson cells."""
+    labels, known = cells.obs[LABEL].to_numpy(), train.obs[LABEL].to_numpy()
+    counts, order = sp.csr_matrix(train.X), np.argsort(labels, kind="stable")
+    made = [
+        controls.poisson(counts[known == label], int((labels == label).sum()), rng)
+        for label in np.unique(labels)
+    ]
+    in_place = sp.csr_matrix(sp.vstack(made, format="csr"))[np.argsort(order)]
+    return replaced(cells, in_place, rng.random(cells.n_obs) < share)
 
 
 def swapped(cells: AnnData, train: AnnData, share: float, rng: np.random.Generator) -> AnnData:
-    """Give a share of the cells the labels of others among them."""
+    """Swap labels among a share of the cells."""
     rows = np.flatnonzero(rng.random(cells.n_obs) < share)
     labels = cells.obs[LABEL].to_numpy().copy()
     labels[rows] = labels[rng.permutation(rows)]
@@ -45,7 +52,7 @@ def swapped(cells: AnnData, train: AnnData, share: float, rng: np.random.Generat
 
 
 def thinned(cells: AnnData, train: AnnData, share: float, rng: np.random.Generator) -> AnnData:
-    """Lose a share of the counts."""
+    """Remove a share of the counts."""
     counts = sp.csr_matrix(cells.X, copy=True)
     counts.data = rng.binomial(counts.data.astype(int), 1 - share).astype(np.float32)
     counts.eliminate_zeros()
@@ -56,41 +63,73 @@ def copied(cells: AnnData, train: AnnData, share: float, rng: np.random.Generato
     """Replace a share of the cells by training cells of the same type."""
     labels, known = cells.obs[LABEL].to_numpy(), train.obs[LABEL].to_numpy()
     rows = [rng.choice(np.flatnonzero(known == label)) for label in labels]
-    return _replaced(cells, sp.csr_matrix(train.X)[rows], rng.random(cells.n_obs) < share)
+    return replaced(cells, sp.csr_matrix(train.X)[rows], rng.random(cells.n_obs) < share)
 
 
-def _replaced(cells: AnnData, others: sp.csr_matrix, chosen: np.ndarray) -> AnnData:
+CORRUPTIONS: dict[str, Corruption] = {
+    "poisson": poisson,
+    "labels swapped": swapped,
+    "thinned": thinned,
+    "copies": copied,
+}
+
+
+def replaced(cells: AnnData, others: sp.csr_matrix, chosen: np.ndarray) -> AnnData:
+    """The cells with the chosen ones taken from the others."""
     keep = sp.diags_array((~chosen).astype(np.float32)) @ sp.csr_matrix(cells.X)
     take = sp.diags_array(chosen.astype(np.float32)) @ others
     return AnnData(sp.csr_matrix(keep + take), obs=cells.obs, var=cells.var)
 
 
-def badness(rows: pd.DataFrame) -> pd.Series:
-    """How far a figure lies on its bad side: the larger, the worse."""
-    from_aim = (rows["value"] - rows["ideal"].fillna(rows["floor"])).abs()
-    return from_aim.where(rows["better"] == "target", rows["value"].where(rows["better"] == "lower", -rows["value"]))
+def corrupted(train: AnnData, cells: AnnData) -> dict[str, AnnData]:
+    """The cells, and every corruption of them at every share."""
+    return {NONE: cells} | {
+        f"{name} {share}": corrupt(cells, train, share, np.random.default_rng(0))
+        for name, corrupt in CORRUPTIONS.items()
+        for share in SHARES
+    }
+
+
+def graded(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per metric, one column per corruption."""
+    table = table[(table["group"] == OVERALL) & table["baseline"].notna()]
+    bad = table.assign(bad=badness(table["value"], table["better"], table["ideal"]))
+    wide = bad.pivot(index="metric", columns="dataset", values="bad")
+    wide = wide.reindex(table["metric"].unique())
+    uncorrupted = table[table["dataset"] == NONE].set_index("metric")
+    sd = uncorrupted["sd"].fillna(1.0).clip(lower=1e-6)
+    return pd.DataFrame({name: column_of(wide, sd, name) for name in CORRUPTIONS}, wide.index)
+
+
+def column_of(wide: pd.DataFrame, sd: pd.Series, name: str) -> list[str]:
+    """How much worse each metric is at each share."""
+    steps = wide[[NONE, *(f"{name} {share}" for share in SHARES)]]
+    difference = steps.sub(steps[NONE], axis=0).div(sd, axis=0).iloc[:, 1:].to_numpy()
+    always = (steps.diff(axis=1).iloc[:, 1:] > 0).all(axis=1)
+    return [
+        " ".join(f"{value:+.1f}" for value in row) + (" worse" if worse else "")
+        for row, worse in zip(difference, always, strict=True)
+    ]
+
+
+def benchmark(name: str, seed: int, given: argparse.Namespace) -> pd.DataFrame:
+    """Split a dataset, corrupt a part of it, and score that."""
+    cells = load_cells(name, given)
+    train, rest = scld.data.split(cells, LABEL, test_share=2 / 3, seed=seed)
+    test, fresh = scld.data.split(rest, LABEL, test_share=1 / 2, seed=seed)
+    options = evaluation_options(given) | {"controls": False, "seed": seed}
+    report = scld.evaluate(train, test, corrupted(train, fresh), LABEL, **options)
+    compared = sum(report.sizes.values())
+    shares = ", ".join(map(str, SHARES))
+    print(f"{name}, seed {seed}: shares {shares}; {compared:,} cells of each dataset", flush=True)
+    return graded(report.table)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    arguments = parser.parse_args()
-    train, rest = scld.data.split(scld.data.read(arguments.data), LABEL, test_share=2 / 3)
-    test, fresh = scld.data.split(rest, LABEL, test_share=1 / 2)
-    spoils: dict[str, Spoil] = {"poisson": poisson, "labels swapped": swapped, "thinned": thinned, "copies": copied}
-    sets = {"none": fresh} | {f"{name} {share}": spoil(fresh, train, share, np.random.default_rng(0)) for name, spoil in spoils.items() for share in SHARES}
-    table = scld.evaluate(train, test, sets, LABEL, baselines=False).table
-    table = table[(table["scope"] == "overall") & table["floor"].notna()].assign(bad=badness)
-    bad = table.pivot(index="figure", columns="set", values="bad").reindex(table["figure"].unique())
-    spread = table[table["set"] == "none"].set_index("figure")["sd"].fillna(1.0).clip(lower=1e-6)
-    shown = pd.DataFrame(index=bad.index)
-    for name in spoils:
-        steps = bad[["none", *(f"{name} {share}" for share in SHARES)]]
-        worse = steps.sub(steps["none"], axis=0).div(spread, axis=0).iloc[:, 1:]
-        rises = (steps.diff(axis=1).iloc[:, 1:] > 0).all(axis=1)
-        shown[name] = [" ".join(f"{value:+.1f}" for value in row) + (" up" if up else "") for row, up in zip(worse.to_numpy(), rises, strict=True)]
-    print(f"share spoilt: {', '.join(map(str, SHARES))}; {test.n_obs // 2} cells a side")
-    print(shown.to_string())
+    given = begin(arguments(__doc__, ["teaseq_pbmc"], seeds=[0]))
+    for name in given.datasets:
+        for seed in given.seeds:
+            print(benchmark(name, seed, given).to_string(), "\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,107 +1,134 @@
-"""How do time and memory grow? Fits and samples of sets of growing size; and what a second run costs before it does anything.
+"""How do time and memory grow? Fits and samples of growing size, and the time to start.
 
-    OMP_NUM_THREADS=1 python benchmarks/growth.py --data-dir DIR [--parts growth starts] [--models MODELS] [--cells 1000 10000 ...] [--plot growth.png]
+    OMP_NUM_THREADS=1 python benchmarks/growth.py [--data-dir DIR] [--parts growth starts]
+        [--models MODELS] [--cells 1000 10000 ...] [--genes 2000 10000 ...] [--plot growth.png]
 
-The sets are cells sampled from a model that is fitted to the first of --sets. Fewer genes are evenly picked ones; more are further blocks of the same genes,
-counted in other cells of the same type. The number of cells grows at the first of --genes, the number of genes at --at cells. Each fit is at default settings;
-each sampling writes as many cells as were fitted to an .h5ad. Every measurement is a process of its own, since peak memory is a process's; times leave
-out what it imports, peak memory does not. Figures are medians over repetitions; the exponent is the slope of log time on log size.
+The datasets are cells sampled from a model that is fitted to the first of --datasets. Fewer genes
+are evenly picked ones; more are copies of the genes, taken from other cells of the type. The number
+of cells grows at the first of --genes, the number of genes at --at cells. Each fit is at default
+settings; each sample writes as many cells as were fitted to an .h5ad.
+
+Every measurement has a process of its own, since the peak memory of a process never falls. Times
+leave out the imports, peak memory includes them. Medians over repetitions; an exponent is the slope
+of the logarithm on the logarithm of the size. Part "starts": seconds from starting Python to its
+end, from the second run on, when compiled code is cached on disk.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import LABEL, arguments, begin, fitted, resized, settings
+from common import (
+    LABEL,
+    arguments,
+    begin,
+    fitted,
+    in_own_process,
+    peak_memory,
+    resized,
+    settings,
+    split_cells,
+)
 
 import scld
-from scld import output
+from scld.io.write import write
 
-FIGURES = ["fit, s", "fit, peak MB", "sample, s", "sample, peak MB"]
+MEASURED = ["fit, s", "fit, peak MB", "sample, s", "sample, peak MB"]
+SAMPLE_COUNTS = """
+import numpy as np
+from scld.kernels.sampling import sample_counts
+sample_counts(np.ones((1, 1)), np.ones(1), 0)
+"""
 STARTS = {
     "python alone": "",
     "import scld": "import scld",
     "scld --help": "from scld.cli import main; main(['--help'])",
-    "import scld.counts": "import scld.counts",
-    "the same, and a first draw": "import numpy as np, scld.counts; scld.counts.draw(np.ones((1, 1)), np.ones(1), 0)",
+    "import scld.kernels.sampling": "import scld.kernels.sampling",
+    "the same, and a first sample": SAMPLE_COUNTS,
 }
 
 
-def alone(work: Callable[..., Any], *given: Any) -> Any:
-    """The outcome of some work in a process of its own; this one must stay small, for its memory counts as the least of any that it starts."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *given).result()
-
-
 def prepare(given: argparse.Namespace, folder: Path) -> None:
-    """Keep the model that the sets come from."""
-    train = scld.data.split(scld.data.read(given.data_dir / f"{given.sets[0]}.h5ad"), LABEL, seed=given.seeds[0])[0]
-    fitted(train, [LABEL], given.seeds[0], given, given.sets[0]).save(folder / "source.scld")
+    """Fit and save the model that the datasets are sampled from."""
+    name, seed = given.datasets[0], given.seeds[0]
+    train, _ = split_cells(name, seed, given)
+    fitted(train, [LABEL], seed, given, name).save(folder / "source.scld")
 
 
-def make(folder: Path, cells: int, genes: int) -> None:
-    """Write a set."""
-    pieces = scld.load(folder / "source.scld").stream(cells, post="off", progress=False)
-    output.write((resized(piece, genes) for piece in pieces), folder / "set.h5ad", overwrite=True)
+def sample_dataset(folder: Path, cells: int, genes: int) -> None:
+    """Write a dataset of this size."""
+    batches = scld.load(folder / "source.scld").stream(cells, post="off", seed=0, progress=False)
+    path = folder / "dataset.h5ad"
+    write((resized(batch, genes) for batch in batches), path, overwrite=True)
 
 
 def fit(folder: Path, given: argparse.Namespace) -> tuple[float, float]:
     """Seconds and peak megabytes of a fit, from a file to a checkpoint."""
     synth = scld.Synthesizer(LABEL, config=settings(given))
     started = time.perf_counter()
-    synth.fit(folder / "set.h5ad", progress=False).save(folder / "fitted.scld", overwrite=True)
-    return time.perf_counter() - started, peak()
+    synth.fit(folder / "dataset.h5ad", progress=False)
+    synth.save(folder / "fitted.scld", overwrite=True)
+    return time.perf_counter() - started, peak_memory() / 1e6
 
 
 def sample(folder: Path, cells: int) -> tuple[float, float]:
-    """Seconds and peak megabytes of a sampling, from a loaded model to a file."""
+    """Seconds and peak megabytes of a sample, from a loaded model to a file."""
     synth = scld.load(folder / "fitted.scld")
     started = time.perf_counter()
-    output.write(synth.stream(cells, progress=False), folder / "made.h5ad", overwrite=True)
-    return time.perf_counter() - started, peak()
+    batches = synth.stream(cells, seed=0, progress=False)
+    write(batches, folder / "sample.h5ad", overwrite=True)
+    return time.perf_counter() - started, peak_memory() / 1e6
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def measured(axis: str, cells: int, genes: int, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """One row: the medians of one size."""
-    alone(make, folder, cells, genes)
-    turns = [(*alone(fit, folder, given), *alone(sample, folder, cells)) for _ in range(given.repeats)]
-    row = {"growing": axis, "cells": cells, "genes": genes} | dict(zip(FIGURES, np.median(turns, axis=0), strict=True))
-    print(", ".join(f"{name} {value if isinstance(value, str) else f'{value:,.0f}'}" for name, value in row.items()), flush=True)
-    return row
+def measured(cells: int, genes: int, folder: Path, given: argparse.Namespace) -> dict[str, float]:
+    """The medians at one size."""
+    in_own_process(sample_dataset, folder, cells, genes)
+    repeated = [
+        (*in_own_process(fit, folder, given), *in_own_process(sample, folder, cells))
+        for _ in range(given.repeats)
+    ]
+    medians = dict(zip(MEASURED, np.median(repeated, axis=0), strict=True))
+    texts = [f"{name} {value:,.1f}" for name, value in medians.items()]
+    print(f"{cells:,} cells x {genes:,} genes: {', '.join(texts)}", flush=True)
+    return medians
 
 
 def growth(given: argparse.Namespace) -> pd.DataFrame:
-    """One row a size."""
-    sizes = [("cells", cells, given.genes[0]) for cells in given.cells] + [("genes", given.at, genes) for genes in given.genes]
-    with tempfile.TemporaryDirectory() as name:
-        alone(prepare, given, Path(name))
-        return pd.DataFrame([measured(*size, Path(name), given) for size in sizes])
+    """One row per axis and size."""
+    sizes = [("cells", cells, given.genes[0]) for cells in given.cells]
+    sizes += [("genes", given.at, genes) for genes in given.genes]
+    medians: dict[tuple[int, int], dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        in_own_process(prepare, given, Path(folder))
+        for _, *size in sizes:
+            if tuple(size) not in medians:
+                medians[tuple(size)] = measured(*size, Path(folder), given)
+    return pd.DataFrame(
+        [
+            {"growing": axis, "cells": cells, "genes": genes, **medians[cells, genes]}
+            for axis, cells, genes in sizes
+        ]
+    )
 
 
 def exponents(table: pd.DataFrame) -> pd.DataFrame:
-    """Slopes of the logarithms, one row a way to grow."""
-    ways = table.groupby("growing", sort=False)
-    slopes = {axis: {name: np.polyfit(np.log(part[axis]), np.log(part[name]), 1)[0] for name in FIGURES} for axis, part in ways}
-    return pd.DataFrame(slopes).T.rename_axis("exponent, growing")
+    """Slopes of the logarithms, one row per axis that has several sizes."""
+    slopes = {}
+    for axis, part in table.groupby("growing", sort=False):
+        if part[axis].nunique() > 1:
+            size, values = np.log(part[axis]), np.log(part[MEASURED])
+            slopes[axis] = {name: np.polyfit(size, values[name], 1)[0] for name in MEASURED}
+    return pd.DataFrame(slopes, index=MEASURED).T.rename_axis("exponent, growing")
 
 
-def picture(table: pd.DataFrame, path: Path) -> None:
+def plot(table: pd.DataFrame, path: Path) -> None:
     """Time and memory against size, on logarithmic axes."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
@@ -122,30 +149,39 @@ def picture(table: pd.DataFrame, path: Path) -> None:
 
 
 def starts(repeats: int) -> pd.DataFrame:
-    """Seconds from starting Python to its end, at the second run and after; numba's cache is on disk by then."""
+    """Median seconds of each start, from the second run on."""
+    runs = [
+        {name: start_seconds(code) for name, code in STARTS.items()} for _ in range(repeats + 1)
+    ]
+    medians = pd.DataFrame(runs[1:]).median()
+    return medians.rename("seconds").rename_axis("start").reset_index()
 
-    def run(code: str) -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - started
 
-    turns = [{name: run(code) for name, code in STARTS.items()} for _ in range(repeats + 1)][1:]
-    return pd.DataFrame(turns).median().rename("seconds").rename_axis("start").reset_index()
+def start_seconds(code: str) -> float:
+    """Seconds of a Python process that runs some code."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
 
 
 def main() -> None:
     parser = arguments(__doc__, ["teaseq_pbmc"], seeds=[0])
-    parser.add_argument("--parts", nargs="+", choices=["growth", "starts"], default=["growth", "starts"])
+    both = ["growth", "starts"]
+    parser.add_argument("--parts", nargs="+", choices=both, default=both)
     parser.add_argument("--cells", nargs="+", type=int, default=[1000, 10_000, 100_000])
     parser.add_argument("--genes", nargs="+", type=int, default=[2000, 10_000, 20_000, 40_000])
     parser.add_argument("--at", type=int, default=2000, help="cells while the genes grow")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--plot", type=Path, default=Path("growth.png"))
+    parser.add_argument("--plot", type=Path, help="write time and memory against size as a PNG")
     given = begin(parser)
+    if given.quick:
+        given.cells, given.genes, given.at, given.repeats = [200, 400], [400], 200, 1
     if "growth" in given.parts:
         table = growth(given)
-        print(f"\n{table.round(1).to_string(index=False)}\n\n{exponents(table).round(2).to_string()}\n", flush=True)
-        picture(table, given.plot)
+        print(f"\n{table.round(1).to_string(index=False)}\n")
+        print(f"{exponents(table).round(2).to_string()}\n", flush=True)
+        if given.plot:
+            plot(table, given.plot)
     if "starts" in given.parts:
         print(starts(given.repeats).round(2).to_string(index=False))
 

@@ -1,94 +1,156 @@
-"""Pictures of how synthetic cells compare with real ones, as PNGs.
+"""Plots of synthetic cells beside real ones, as PNG files.
 
-    python benchmarks/pictures.py --data-dir DIR --output pictures [--sets teaseq_pbmc] [--models models]
+    python benchmarks/pictures.py --output FOLDER [--data-dir DIR] [--datasets NAME ...]
+        [--models MODELS]
 
-Each set is split 70/30 within type (the first of `--seeds`), and SCLD is fitted on the training part, or taken from `--models` where
-`quality.py --models` left it. Written for each set, real cells being test cells:
+Each dataset is split 70/30 within type (with the first of --seeds), and SCLD is fitted on the
+training part, or loaded from --models, where `quality.py --models` has saved it. Real cells are
+test cells. Files of each dataset:
 
-    SET-map.png         one UMAP of real and synthetic cells, together and by type
-    SET-types.png       the same map, one panel a type: real and synthetic cells of that type
-    SET-targeted.png    cells asked for type by type, on the map of the real ones (a visualisation as in the paper's)
-    SET-markers.png     dot plots of marker genes, real and synthetic side by side
-    SET-KEY.png         the other pictures of an evaluation: sizes, by_type, roc, nearest, genes, together
+    NAME-overview.png    real cells, synthetic cells, and cells conditioned on three types
+    NAME-umap.png        one UMAP of real and synthetic cells, together and by type
+    NAME-types.png       the same UMAP, one panel per type: real and synthetic cells of that type
+    NAME-targeted.png    cells conditioned on one type each, on the UMAP of the real cells
+    NAME-markers.png     dot plots of marker genes, real and synthetic
+    NAME-KEY.png         the other plots of an HTML report: sizes, by_type, roc, nearest, genes,
+                         correlations
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import LABEL, LABELS, arguments, begin, fitted, judged
+from common import (
+    LABEL,
+    LABELS,
+    arguments,
+    as_cells,
+    begin,
+    evaluation_options,
+    fitted,
+    split_cells,
+)
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import scld
-from scld import page, plots
+from scld.evaluation import plots
+from scld.evaluation.cells import View
+from scld.evaluation.figures import panels
 
-OURS, TARGETED = "SCLD", "targeted"
-EACH = 150  # cells asked for of a type
-MOST_MAPPED = 1500
-Points = dict[str, tuple[np.ndarray, str]]  # what they are -> places, colour
+SCLD, TARGETED = "SCLD", "targeted"
+CELLS_PER_TYPE = 150  # that are conditioned on one type
+MOST_EMBEDDED = 1500
+Points = Mapping[str, tuple[np.ndarray, str]]  # name -> UMAP coordinates, colour
 
 
-def panels(real: np.ndarray, shown: dict[str, Points]) -> Figure:
-    """The real map in grey, once a type, with that type's cells on it."""
-    columns = min(4, len(shown))
-    rows = -(-len(shown) // columns)
+def grid(real: np.ndarray, types: Mapping[str, Points]) -> Figure:
+    """One panel per type: all real cells in grey, and the cells of that type."""
+    columns = min(4, len(types))
+    rows = -(-len(types) // columns)
     figure = Figure(figsize=(3.2 * columns, 3 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for axis, (kind, sets) in zip(axes, shown.items(), strict=False):
-        axis.scatter(*real.T, c=plots.GREY, s=3, lw=0, alpha=0.4, label="all real cells")
-        for what, (places, colour) in sets.items():
-            axis.scatter(*places.T, c=colour, s=6, lw=0, alpha=0.7, label=what)
-        axis.set_title(kind, fontsize=10, loc="left")
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_alpha(0.2)
-    for axis in axes[len(shown) :]:
+    for axis, (name, points) in zip(axes, types.items(), strict=False):
+        _panel(axis, real, name, points)
+    for axis in axes[len(types) :]:
         axis.set_visible(False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False, markerscale=2)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper right", ncols=3, frameon=False, markerscale=2)
     return figure
 
 
-def by_type(places: plots.Places, name: str, types: Sequence[str], with_real: bool) -> Figure:
-    """Cells of one set, type by type, alone or with the real ones of that type."""
-    (real, real_codes), (made, made_codes) = places["real"], places[name]
+def _panel(axis: Axes, real: np.ndarray, name: str, points: Points) -> None:
+    axis.scatter(*real.T, c=plots.GREY, s=3, lw=0, alpha=0.4, label="all real cells")
+    for label, (coordinates, colour) in points.items():
+        axis.scatter(*coordinates.T, c=colour, s=6, lw=0, alpha=0.7, label=label)
+    axis.set_title(name, fontsize=10, loc="left")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_alpha(0.2)
+
+
+def by_type(embedding: plots.Embedding, name: str, types: Sequence[str], with_real: bool) -> Figure:
+    """Cells of one dataset by type, alone or with the real ones of that type."""
+    (real, real_codes), (synthetic, codes) = embedding["real"], embedding[name]
     shown: dict[str, Points] = {}
-    for code in np.unique(made_codes):
-        ours: Points = {"synthetic": (made[made_codes == code], plots.FAKE)}
-        shown[types[code]] = ({"real": (real[real_codes == code], plots.REAL)} if with_real else {}) | ours
-    return panels(real, shown)
+    for code in np.unique(codes):
+        of_real = {"real": (real[real_codes == code], plots.REAL)} if with_real else {}
+        of_type = {"synthetic": (synthetic[codes == code], plots.SYNTHETIC)}
+        shown[types[code]] = of_real | of_type
+    return grid(real, shown)
 
 
-def draw(name: str, given: argparse.Namespace) -> None:
-    """All pictures of a set."""
+def overview(embedding: plots.Embedding, types: Sequence[str]) -> Figure:
+    """Real cells, synthetic cells, and cells conditioned on three of the types."""
+    (real, real_codes), (synthetic, codes) = embedding["real"], embedding[SCLD]
+    targeted, targeted_codes = embedding[TARGETED]
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True, sharey=True)
+    plots.add_types(axes[0], real, real_codes)
+    plots.add_types(axes[1], synthetic, codes)
+    chosen = np.isin(targeted_codes, _farthest_types(real, real_codes))
+    axes[2].scatter(*real.T, c=plots.GREY, s=4, lw=0, alpha=0.3)
+    plots.add_types(axes[2], targeted[chosen], targeted_codes[chosen])
+    titles = ("real cells", "synthetic cells", "synthetic, conditioned on one type each")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(title, fontsize=11, loc="left")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_alpha(0.2)
+    plots.add_type_legend(figure, np.union1d(real_codes, codes), types)
+    return figure
+
+
+def _farthest_types(points: np.ndarray, codes: np.ndarray, number: int = 3) -> list[int]:
+    """Types far from each other on the UMAP: the first with most cells, then the farthest."""
+    present, cells = np.unique(codes, return_counts=True)
+    centres = {int(code): points[codes == code].mean(axis=0) for code in present}
+    chosen = [int(present[cells.argmax()])]
+    while len(chosen) < min(number, len(centres)):
+        distance = {
+            code: min(float(np.linalg.norm(centre - centres[other])) for other in chosen)
+            for code, centre in centres.items()
+        }
+        chosen.append(max(distance, key=lambda code: distance[code]))
+    return chosen
+
+
+def figures(name: str, given: argparse.Namespace) -> dict[str, Figure]:
+    """Every plot of a dataset."""
     seed, labels = given.seeds[0], LABELS.get(name, [LABEL])
-    train, test = scld.data.split(scld.data.read(given.data_dir / f"{name}.h5ad"), LABEL, seed=seed)
+    train, test = split_cells(name, seed, given)
     synth = fitted(train, labels, seed, given, name)
     cells = synth.sample(obs=test.obs[labels], seed=seed, progress=False)
-    report = scld.evaluate(train, test, {OURS: cells}, LABEL, baselines=False, halvings=1, seed=seed, progress=False)
-    asked = pd.DataFrame({LABEL: np.repeat(report.types, EACH)}).set_index(np.arange(EACH * len(report.types)).astype(str))
-    views = {OURS: report.judgement.shown[OURS]}
-    views[TARGETED] = report.judgement.reference.view(judged(synth.sample(obs=asked, seed=seed + 1, progress=False), report.types))
-    places = plots.embed(report.judgement.shown["real"], views, MOST_MAPPED, seed)
-    figures = {key: figure for key, _, figure in page.drawn(report, OURS, places)}
-    figures["types"] = by_type(places, OURS, report.types, with_real=True)
-    figures["targeted"] = by_type(places, TARGETED, report.types, with_real=False)
-    for key, figure in figures.items():
-        path = Path(given.output) / f"{name}-{key}.png"
-        figure.savefig(path, dpi=150)
-        print(path, flush=True)
+    options = evaluation_options(given) | {"controls": False, "replicates": 1, "seed": seed}
+    report = scld.evaluate(train, test, {SCLD: cells}, LABEL, **options)
+    views = {SCLD: report.view(SCLD), TARGETED: targeted_view(synth, report, seed + 1)}
+    embedding = plots.embed(report.real, views, MOST_EMBEDDED, seed)
+    found = {panel.key: panel.figure for panel in panels(report, SCLD, embedding)}
+    found["types"] = by_type(embedding, SCLD, report.types, with_real=True)
+    found["overview"] = overview(embedding, report.types)
+    found["targeted"] = by_type(embedding, TARGETED, report.types, with_real=False)
+    return found
+
+
+def targeted_view(synth: scld.Synthesizer, report: scld.Report, seed: int) -> View:
+    """Equally many cells of each type, in the space of the report."""
+    table = pd.DataFrame({LABEL: np.repeat(report.types, CELLS_PER_TYPE)})
+    cells = synth.sample(obs=table, seed=seed, progress=False)
+    return report.evaluation.reference.view(as_cells(cells, report.types))
 
 
 def main() -> None:
     parser = arguments(__doc__, ["teaseq_pbmc"], seeds=[0])
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the files")
     given = begin(parser)
     given.output.mkdir(parents=True, exist_ok=True)
-    for name in given.sets:
-        draw(name, given)
+    for name in given.datasets:
+        for key, figure in figures(name, given).items():
+            path = given.output / f"{name}-{key}.png"
+            figure.savefig(path, dpi=150)
+            print(path, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,99 +1,138 @@
-"""Do synthetic cells help to find rare types? Recall of types of which few cells are left, by classifiers taught on topped-up training cells.
+"""Do synthetic cells help to find rare types? Recall after oversampling types with few cells.
 
-    python benchmarks/rare.py --data-dir DIR [--sets teaseq_pbmc pbmc3k] [--left 10 25 50] [--to 200] [--seeds 0 1 2]
+    python benchmarks/rare.py [--data-dir DIR] [--datasets NAME ...] [--left 10 25 50] [--to 200]
+        [--seeds 0 1 2]
 
-For each seed a set is split 70/30 within type; of some types, each with near neighbours, so many training cells are left. Then every type with
-fewer than `--to` cells is topped up to that number: by copies (random oversampling), by SMOTE on the classifiers' features, by per-type Poisson cells,
-and by `Synthesizer.augment`, fitted on what is left. Beside these: nothing done, class weights, and as the ceiling all training cells. The
-classifiers are logistic regression on 2,000 standardised log-normalised genes and a random forest on 30 components of these, both chosen on what
-is left; they are tested on the real test cells. (A forest on the genes themselves hardly finds these types even when it is taught on all training cells.)
-Precision and F1 stand beside recall, since calling everything rare has a recall of 1. Mean ± sd over seeds.
+For each seed a dataset is split 70/30 within type. Of some types, each similar to another one,
+only so many training cells are left. Then every type with fewer than `--to` cells is oversampled to
+that number: by copies (random oversampling), by SMOTE on the features of the classifier, by Poisson
+cells of each type, and by `Synthesizer.augment`, fitted on what is left. Beside these: no
+oversampling, class weights, and as an upper limit all training cells.
+
+The classifiers are logistic regression on 2,000 standardised log-normalised genes and a random
+forest on 30 components of these. Genes and components are fitted on what is left; both classifiers
+are tested on the real test cells. (A forest on the genes themselves hardly finds these types even
+when trained on all training cells.) Precision and F1 are given beside recall, since predicting a
+rare type everywhere has a recall of 1. Mean ± sd over seeds. Needs imbalanced-learn
+(`pip install -c constraints.txt '.[bench]'`).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from common import LABEL, arguments, begin, fitted, log_counts, spread
+from common import LABEL, SHIPPED, arguments, begin, fitted, log_counts, split_cells, spread
 
-import scld
-from scld import metrics
+from scld.evaluation import metrics
+from scld.evaluation.controls import poisson
 
-TYPES = {"teaseq_pbmc": ["T.CD8.Naive", "NK", "B.Activated"], "pbmc3k": ["CD8 T", "FCGR3A+ Mono"]}
-FIGURES = ("recall", "precision", "f1")
-Features = Callable[[AnnData], np.ndarray]  # cells -> [cells, genes]
-Lesson = tuple[np.ndarray, np.ndarray]  # features, types [cells]
+TYPES = {  # dataset -> types of which few cells are left
+    "teaseq_pbmc": ["T.CD8.Naive", "NK", "B.Activated"],
+    "pbmc3k": ["CD8 T", "FCGR3A+ Mono"],
+    SHIPPED: ["naive CD8 T cell", "activated B cell"],
+}
+SCORES = ("recall", "precision", "f1")
+CLASS_WEIGHTS = "class weights"
+Features = Callable[[AnnData], np.ndarray]  # cells -> [cells, features]
+
+
+class Training(NamedTuple):
+    """What a classifier is trained on."""
+
+    features: np.ndarray  # [cells, features]
+    types: np.ndarray  # [cells]
+
+    @classmethod
+    def of(cls, cells: AnnData, features: Features) -> Training:
+        """The features and types of some cells."""
+        return cls(features(cells), cells.obs[LABEL].to_numpy(str))
 
 
 def logistic(seed: int, weights: str | None) -> Any:
+    """Logistic regression, for standardised genes."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=0.01, max_iter=300, tol=1e-3, class_weight=weights, random_state=seed)
+    options = {"C": 0.01, "max_iter": 300, "tol": 1e-3}
+    return LogisticRegression(class_weight=weights, random_state=seed, **options)
 
 
 def forest(seed: int, weights: str | None) -> Any:
+    """A random forest, for components."""
     from sklearn.ensemble import RandomForestClassifier
 
     return RandomForestClassifier(200, n_jobs=-1, class_weight=weights, random_state=seed)
 
 
-def leave(train: AnnData, types: list[str], cells: int, seed: int) -> AnnData:
-    """Training cells with only so many left of each of some types."""
-    rng, labels = np.random.default_rng(seed), train.obs[LABEL].to_numpy()
+def reduced(train: AnnData, types: Sequence[str], cells: int, seed: int) -> AnnData:
+    """Training cells with only so many of each of some types."""
+    rng, labels = np.random.default_rng(seed), train.obs[LABEL].to_numpy(str)
     dropped = [rng.permutation(np.flatnonzero(labels == kind))[cells:] for kind in types]
-    return train[np.setdiff1d(np.arange(train.n_obs), np.concatenate(dropped))].copy()
+    kept = np.setdiff1d(np.arange(train.n_obs), np.concatenate(dropped))
+    return train[kept].copy()
 
 
-def topped_up(lesson: Lesson, left: AnnData, features: Features, to: int, seed: int) -> Iterator[tuple[str, Lesson]]:
-    """The features with each type brought up to ``to`` cells by what does not know SCLD."""
+def oversampled(
+    real: Training, cells: AnnData, features: Features, to: int, seed: int
+) -> Iterator[tuple[str, Training]]:
+    """Every type oversampled to at least ``to`` cells, by methods other than SCLD."""
     from imblearn.over_sampling import SMOTE, RandomOverSampler
 
-    kinds, sizes = np.unique(lesson[1], return_counts=True)
-    wanted = {str(kind): max(int(n), to) for kind, n in zip(kinds, sizes, strict=True)}
-    yield "oversampling", RandomOverSampler(sampling_strategy=wanted, random_state=seed).fit_resample(*lesson)
-    yield "SMOTE", SMOTE(sampling_strategy=wanted, k_neighbors=min(5, int(sizes.min()) - 1), random_state=seed).fit_resample(*lesson)
-    rng, counts = np.random.default_rng(seed), sp.csr_matrix(left.X)
-    missing = {kind: wanted[kind] - int(n) for kind, n in zip(kinds, sizes, strict=True) if wanted[kind] > n}
-    made = sp.vstack([metrics.poisson(counts[lesson[1] == kind], n, rng) for kind, n in missing.items()], format="csr")
-    extra = features(AnnData(made, var=left.var))
-    yield "poisson", (np.concatenate([lesson[0], extra]), np.concatenate([lesson[1], np.repeat(list(missing), list(missing.values()))]))
+    types, sizes = np.unique(real.types, return_counts=True)
+    wanted = {str(kind): max(int(n), to) for kind, n in zip(types, sizes, strict=True)}
+    options = {"sampling_strategy": wanted, "random_state": seed}
+    copies, neighbours = RandomOverSampler(**options), min(5, int(sizes.min()) - 1)
+    smote = SMOTE(k_neighbors=neighbours, **options)
+    yield "oversampling", Training(*copies.fit_resample(*real))
+    yield "SMOTE", Training(*smote.fit_resample(*real))
+    rng, counts = np.random.default_rng(seed), sp.csr_matrix(cells.X)
+    missing = {k: wanted[k] - n for k, n in zip(types, sizes, strict=True) if n < wanted[k]}
+    parts = [poisson(counts[real.types == kind], n, rng) for kind, n in missing.items()]
+    added = features(AnnData(sp.vstack(parts, format="csr"), var=cells.var))
+    added_types = np.repeat(list(missing), list(missing.values()))
+    all_features = np.concatenate([real.features, added])
+    yield "poisson", Training(all_features, np.concatenate([real.types, added_types]))
 
 
-def lessons(left: AnnData, augmented: AnnData, train: AnnData, features: Features, to: int, seed: int) -> Iterator[tuple[str, Lesson]]:
-    """What a classifier is taught on."""
-
-    def lesson(cells: AnnData) -> Lesson:
-        return features(cells), cells.obs[LABEL].astype(str).to_numpy()
-
-    real = lesson(left)
+def training_sets(
+    left: AnnData, augmented: AnnData, train: AnnData, features: Features, to: int, seed: int
+) -> Iterator[tuple[str, Training]]:
+    """What the classifiers are trained on, by method."""
+    real = Training.of(left, features)
     yield "real only", real
-    yield "class weights", real
-    yield from topped_up(real, left, features, to, seed)
-    yield "augment", lesson(augmented)
-    yield "all real cells", lesson(train)
+    yield CLASS_WEIGHTS, real
+    yield from oversampled(real, left, features, to, seed)
+    yield "augment", Training.of(augmented, features)
+    yield "all real cells", Training.of(train, features)
 
 
-def scores(truth: np.ndarray, answers: np.ndarray, types: list[str]) -> Iterator[dict[str, Any]]:
-    """Recall, precision and F1 of each rare type, their means, and those over all types."""
+def scores(
+    truth: np.ndarray, predicted: np.ndarray, types: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Scores of each rare type, their means, and the means over all types."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    for kind, among in {**{kind: [kind] for kind in types}, "mean of these": types, "mean of all types": sorted(set(truth))}.items():
-        precision, recall, f1, _ = precision_recall_fscore_support(truth, answers, labels=among, average="macro", zero_division=0)
-        yield {"type": kind, "recall": recall, "precision": precision, "f1": f1}
+    groups = {kind: [kind] for kind in types}
+    groups |= {"mean of these": list(types), "mean of all types": sorted(set(truth))}
+    for name, labels in groups.items():
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            truth, predicted, labels=labels, average="macro", zero_division=0
+        )
+        yield {"type": name, "recall": recall, "precision": precision, "f1": f1}
 
 
-def benchmark(name: str, left: int, seed: int, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """One row a type, classifier and way of teaching."""
-    train, test = scld.data.split(scld.data.read(given.data_dir / f"{name}.h5ad"), LABEL, seed=seed)
-    types = given.types or TYPES[name]
-    rest = leave(train, types, left, seed)
-    space = metrics.Space.fit(log_counts(rest), seed=seed)
+def benchmark(
+    name: str, number: int, seed: int, types: Sequence[str], given: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """One row per type, classifier and method."""
+    train, test = split_cells(name, seed, given)
+    left = reduced(train, types, number, seed)
+    space = metrics.Space.fit(log_counts(left), seed=seed)
 
     def genes(cells: AnnData) -> np.ndarray:
         return space.standardise(space.dense(log_counts(cells)))
@@ -101,28 +140,49 @@ def benchmark(name: str, left: int, seed: int, given: argparse.Namespace) -> Ite
     def components(cells: AnnData) -> np.ndarray:
         return space.project(space.dense(log_counts(cells)))
 
-    truth = test.obs[LABEL].astype(str).to_numpy()
-    augmented = fitted(rest, [LABEL], seed, given, f"{name}-{left}-left").augment(rest, LABEL, to=given.to, seed=seed, progress=False)
+    synth = fitted(left, [LABEL], seed, given, f"{name}-{number}-left")
+    augmented = synth.augment(left, LABEL, to=given.to, seed=seed, progress=False)
+    truth = test.obs[LABEL].to_numpy(str)
     for classifier, features in ((logistic, genes), (forest, components)):
-        for way, lesson in lessons(rest, augmented, train, features, given.to, seed):
-            answers = classifier(seed, "balanced" if way == "class weights" else None).fit(*lesson).predict(features(test))
-            for row in scores(truth, answers, types):
-                yield {"seed": seed, "left": left, "classifier": classifier.__name__, "taught on": way, **row}
+        of_test = features(test)
+        sets = training_sets(left, augmented, train, features, given.to, seed)
+        for method, training in sets:
+            model = classifier(seed, "balanced" if method == CLASS_WEIGHTS else None)
+            predicted = model.fit(*training).predict(of_test)
+            about = {"seed": seed, "left": number, "classifier": classifier.__name__}
+            for row in scores(truth, predicted, types):
+                yield about | {"method": method, **row}
+
+
+def print_tables(name: str, rows: pd.DataFrame, given: argparse.Namespace) -> None:
+    """One table per score, with one column per method."""
+    by = ["classifier", "type", "left"]
+    table, methods = spread(rows, [*by, "method"]), list(rows["method"].unique())
+    for score in SCORES:
+        wide = table[score].unstack("method")[methods].sort_index(level=by)
+        print(f"\n{name}, {score}, oversampled to {given.to}, seeds {given.seeds}")
+        print(wide.to_string(), flush=True)
 
 
 def main() -> None:
-    parser = arguments(__doc__, list(TYPES))
-    parser.add_argument("--types", nargs="+", help="of which few cells are left, all at once; as in TYPES of this script if not given")
+    parser = arguments(__doc__, ["teaseq_pbmc", "pbmc3k"])
+    parser.add_argument("--types", nargs="+", help="of which few cells are left, all at once")
     parser.add_argument("--left", nargs="+", type=int, default=[10, 25, 50])
     parser.add_argument("--to", type=int, default=200)
     given = begin(parser)
-    for name in given.sets:
-        rows = pd.DataFrame([row for left in given.left for seed in given.seeds for row in benchmark(name, left, seed, given)])
-        table = spread(rows, ["classifier", "type", "left", "taught on"])
-        ways = list(rows["taught on"].unique())
-        for figure in FIGURES:
-            wide = table[figure].unstack("taught on")[ways].sort_index(level=["classifier", "type", "left"])
-            print(f"\n{name}, {figure}, topped up to {given.to}, seeds {given.seeds}\n{wide.to_string()}", flush=True)
+    if given.quick:
+        given.left, given.to = given.left[:1], 60
+    for name in given.datasets:
+        types = given.types or TYPES.get(name)
+        if not types:
+            parser.error(f"--types: name the types of {name} of which few cells are left")
+        rows = [
+            row
+            for number in given.left
+            for seed in given.seeds
+            for row in benchmark(name, number, seed, types, given)
+        ]
+        print_tables(name, pd.DataFrame(rows), given)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small import TINY, make_cells
+from toy import TINY, make_cells
 
 import scld
 
@@ -18,7 +18,8 @@ def cells():
 @pytest.fixture(scope="session")
 def synth(config):
     """Fitted on two labels; read only."""
-    return scld.Synthesizer(["cell_type", "donor"], config=config).fit(make_cells(), progress=False)
+    labels = ["cell_type", "donor"]
+    return scld.Synthesizer(labels, config=config).fit(make_cells(), progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +39,5 @@ def threads():
 
 
 @pytest.fixture(autouse=True)
-def _same_noise_every_time():
+def _same_noise_in_every_test():
     torch.manual_seed(0)

@@ -1,127 +1,159 @@
-"""Every setting, its default and the reason for it: the only place where defaults live."""
+"""Every setting, its default and the reason for it: the only place where defaults are."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any
 
-from scld.errors import RequestError
+from scld.errors import RequestError, listed, nearest, one_line
+
+_ABOVE_ZERO = math.nextafter(0, 1)
+_BELOW_ONE = math.nextafter(1, 0)
+POST_GUIDANCE = ("select", "off")
+
+
+def _int(default: int, least: int = 1, most: float = math.inf) -> Any:
+    return field(default=default, metadata={"kind": Integral, "least": least, "most": most})
+
+
+def _float(default: float, least: float = 0.0, most: float = math.inf) -> Any:
+    return field(default=default, metadata={"kind": Real, "least": least, "most": most})
+
+
+def _positive(default: float, most: float = math.inf) -> Any:
+    return _float(default, _ABOVE_ZERO, most)
 
 
 class _Checked:
-    """Refuses numbers that no setting can have: a count below one, a rate or share below zero."""
+    """Refuses values of another type or out of range, when the settings are made."""
 
     def __post_init__(self) -> None:
         for entry in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, entry.name)
-            least = 1 if entry.type == "int" else -math.inf if entry.name.startswith("log_") else 0
-            if isinstance(value, int | float) and not least <= value < math.inf:
-                raise RequestError(f"config: {type(self).__name__}.{entry.name}: got {value!r}; allowed are numbers from {least}")
+            if "kind" in entry.metadata:
+                place = f"config: {type(self).__name__}.{entry.name}"
+                value = _plain_number(place, getattr(self, entry.name), **entry.metadata)
+                object.__setattr__(self, entry.name, value)  # of NumPy's kinds JSON knows nothing
+
+
+def _plain_number(place: str, value: Any, kind: type, least: float, most: float) -> int | float:
+    """The value as an int or float; `RequestError` if it is of another kind or out of range."""
+    right_kind = isinstance(value, kind) and not isinstance(value, bool)
+    if right_kind:
+        with suppress(OverflowError):  # of an integer that is too large for a float
+            plain = int(value) if kind is Integral else float(value)
+            if least <= plain <= most and math.isfinite(plain):
+                return plain
+    noun = "integers" if kind is Integral else "numbers"
+    lower = {_ABOVE_ZERO: "above 0", -math.inf: ""}.get(least, f"from {least:g}")
+    upper = {_BELOW_ONE: "below 1", math.inf: ""}.get(most, f"up to {most:g}")
+    allowed = " ".join(part for part in (noun, lower, upper) if part)
+    raise RequestError(f"{place}: got {value!r}; allowed are {allowed}")
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig(_Checked):
     """The count autoencoder."""
 
-    latent: int = 32  # coordinates of a cell; the prior on them switches off those that the data do not need
-    width: int = 128  # of the hidden layers
-    label_width: int = 16  # of a label's embedding in the decoder
-    dropout: float = 0.1
-    label_dropout: float = 0.1  # share of cells that train with a label left open, so that it can be left open later
-    kl_weight: float = 0.05  # below 1: latents keep more of a cell than a pure variational bound would; near 0 they keep its noise
-    encoder_sd: float = 0.003  # scale of the prior on each gene's weights into the network; without it a few thousand cells are soon overfitted
-    decoder_sd: float = 0.03  # the same for the weights out of the network
-    slope_sd: float = 0.5  # sd of the prior on the power of its mean that a gene's dispersion follows
-    spike_rate: float = 1e-5  # expected spikes a count: single high counts that no dispersion of their gene explains
-    components: int = 32  # principal components that the encoder begins with
-    component_cells: int = 10_000  # that these are computed from
-    dispersion_rate: float = 20.0  # dispersions learn this much faster: at the networks' own rate they stay near their start
+    latent: int = _int(32)  # dimensions; the prior switches off those that the data do not need
+    width: int = _int(128)  # of the hidden layers
+    label_width: int = _int(16)  # of a label's embedding in the decoder
+    dropout: float = _float(0.1, 0, _BELOW_ONE)
+    label_dropout: float = _float(0.1, 0, 1)  # share of cells trained with an unspecified label
+    kl_weight: float = _float(0.05)  # below 1: latents keep more of a cell; near 0 also its noise
+    encoder_sd: float = _positive(0.003)  # weight prior of the first layer, against overfitting
+    decoder_sd: float = _positive(0.03)  # weight prior of the last layer
+    slope_sd: float = _positive(0.5)  # prior on the power of the mean that a dispersion follows
+    outlier_rate: float = _float(1e-5, 0, 1)  # expected outliers per count: a heavy tail
+    components: int = _int(32, 0)  # principal components that the encoder starts with
+    component_cells: int = _int(10_000, 2)  # random cells that these are computed from
+    dispersion_rate: float = _positive(20.0)  # times the learning rate, else they hardly move
 
 
 @dataclass(frozen=True)
 class DenoiserConfig(_Checked):
-    """The diffusion model in the latent space."""
+    """The diffusion model in latent space."""
 
-    width: int = 128  # twice as much gains nothing (docs/method.md)
-    condition: int = 64  # coordinates of the noise level and labels together; at the full width they would take almost half the time
-    blocks: int = 3
-    dropout: float = 0.1
-    label_dropout: float = 0.1  # share of cells that train with a label left open: what guidance needs
-    log_sigma_mean: float = -0.5  # EDM's log-normal over noise levels, shifted to latents of unit variance
-    log_sigma_sd: float = 1.2
-
-
-@dataclass(frozen=True)
-class CriticConfig(_Checked):
-    """The critic of latent points at every noise level: real against generated."""
-
-    width: int = 128
-    dropout: float = 0.2
-    label_width: int = 8
-    label_dropout: float = 0.1
-    clip: float = 1.0  # largest move of a denoised point, in units of the latents' sd: where the critic is sure, it is mostly wrong
+    width: int = _int(128)  # twice as much gains nothing (docs/method.md)
+    condition: int = _int(64)  # dimensions of noise level and labels together
+    blocks: int = _int(3)
+    dropout: float = _float(0.1, 0, _BELOW_ONE)
+    label_dropout: float = _float(0.1, 0, 1)  # the same, for classifier-free guidance
+    log_sigma_mean: float = _float(-0.5, -math.inf)  # EDM's log-normal, for latents of variance 1
+    log_sigma_sd: float = _positive(1.2)
 
 
 @dataclass(frozen=True)
-class SelectorConfig(_Checked):
-    """The critic of finished cells: boosted trees on principal components, depth and genes detected."""
+class DiscriminatorConfig(_Checked):
+    """Post-guidance: boosted trees on components, depth and genes detected of finished cells."""
 
-    components: int = 50
-    generated: int = 4  # generated cells for each real one, to learn from
-    most_cells: int = 5000  # real ones, to learn from
-    trees: int = 150
-    depth: int = 4
-    rate: float = 0.05
-    share: float = 0.5  # of the cells, for each tree
-    leaf: int = 20  # cells in it at least
-    clip: float = 4.0  # largest log-odds
+    components: int = _int(50, 0)
+    generated: int = _int(4)  # generated cells per real one, to train on
+    max_cells: int = _int(5000, 2)  # real cells, to train on
+    trees: int = _int(150)
+    depth: int = _int(4)
+    rate: float = _positive(0.05)
+    share: float = _positive(0.5, 1)  # of the cells, for each tree
+    leaf: int = _int(20)  # smallest number of cells in a leaf
+    clip: float = _positive(4.0)  # largest log-odds
 
 
 @dataclass(frozen=True)
 class TrainingConfig(_Checked):
-    """One training run: see `scld.train`."""
+    """The training of one network: see `scld.training.loop`."""
 
-    learning_rate: float = 1.5e-3  # at the start; it falls to zero along a line
-    batch: int = 128
-    steps: int = 1500  # at least
-    epochs: int = 4  # at least: large data take more steps
-    rounds: int = 30  # looks at the held-out cells, evenly spaced
-    patience: int = 4  # rounds without gain before stopping
-    average: float = 0.98  # decay of the averaged weights, a step
-    clip: float = 100.0  # largest norm of the gradient
-    validation_repeats: int = 1  # draws of the noise for each held-out cell
-    save_seconds: float = 20.0  # between two savings of a resumable state
+    learning_rate: float = _float(1.5e-3)  # at the start; it falls linearly to zero
+    batch: int = _int(128)
+    steps: int = _int(1500)  # at least
+    epochs: int = _int(4)  # at least: large data take more steps
+    intervals: int = _int(30)  # validations, evenly spaced
+    patience: int = _int(4)  # intervals without improvement before training stops
+    average: float = _float(0.98, 0, 1)  # decay of the averaged weights, per step
+    clip: float = _positive(100.0)  # largest norm of the gradient
+    validation_repeats: int = _int(1)  # draws of the noise per held-out cell
+    save_seconds: float = _float(20.0)  # between two savings of a resumable state
 
 
 @dataclass(frozen=True)
 class SamplingConfig(_Checked):
-    """From noise to cells."""
+    """Defaults of sampling."""
 
-    steps: int = 6  # network evaluations (NFE) at guidance weight 1, twice as many at any other; more change nothing (docs/speed.md)
-    guidance: float = 1.0  # classifier-free guidance weight
-    guidance_low: float = 0.0  # noise levels above which, and up to which, that weight holds; outside it is 1
-    guidance_high: float = 1e6  # above any noise level: everywhere
-    sigma_max: float = 20.0  # far wider than the data, whose sd is 1; wider still only spreads the steps thinner
-    post: str = "select"  # post-guidance: off, correct, select or both; selection helps on most sets and harms none beyond noise (docs/quality.md)
-    candidates: int = 3  # finished cells that selection chooses one of; each more costs as much time as the first (docs/speed.md)
-    correction: float = 1.0  # weight of the critic's gradient
+    steps: int = _int(6, 1, 10_000)  # of the solver; more change nothing (docs/speed.md)
+    guidance: float = _float(1.0, 0, 100)  # classifier-free guidance weight
+    guidance_low: float = _float(0.0)  # guidance holds above this noise level
+    guidance_high: float = _float(1e6)  # and up to this one: everywhere
+    sigma_max: float = _positive(20.0)  # far wider than the latents, whose sd is 1
+    post: str = "select"  # post-guidance: helps on most sets and harms on none (docs/quality.md)
+    candidates: int = _int(3, 1, 1000)  # cells that post-guidance selects one of
+    transfer_strength: float = _float(0.3, 0.001, 1)  # share of the noise schedule (docs/method.md)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.post not in POST_GUIDANCE:
+            allowed = f"allowed are {listed(POST_GUIDANCE)}{nearest(str(self.post), POST_GUIDANCE)}"
+            raise RequestError(f"config: SamplingConfig.post: got {self.post!r}; {allowed}")
+        if self.guidance_low > self.guidance_high:
+            seen = f"guidance_low {self.guidance_low:g} above guidance_high {self.guidance_high:g}"
+            raise RequestError(f"config: SamplingConfig: {seen}; allowed is low <= high")
+
+
+def _denoiser_training() -> TrainingConfig:
+    return TrainingConfig(
+        learning_rate=2e-3,
+        batch=256,
+        steps=4000,
+        epochs=10,
+        average=0.995,
+        clip=1.0,
+        validation_repeats=8,
+    )
 
 
 @dataclass(frozen=True)
-class EditingConfig(_Checked):
-    """From cells to cells: under another label, or between two populations."""
-
-    strength: float = 0.3  # of a transfer, as a share of the schedule: the change arrives at any; little keeps more of the cell (docs/method.md)
-    path_points: int = 64  # that a path is computed at
-    path_steps: int = 200  # in which it is found; more change nothing that can be seen
-    path_sigma: float = 2.0  # noise level to begin at: there the smoothed cells are one cloud, and a straight line is a good guess
-    path_noise: float = 0.6  # what to end at, and to scatter cells around the path by
-
-
-@dataclass(frozen=True)
-class Config:
+class Config(_Checked):
     """All settings of a `Synthesizer`.
 
     Examples
@@ -131,26 +163,25 @@ class Config:
     6
     >>> Config.from_dict({"sampling": {"steps": 10}}).sampling.steps
     10
+    >>> Config.preset("quick").autoencoder_training.intervals
+    3
     """
 
-    held_out: float = 0.1  # share of cells kept from training, to stop by
+    held_out: float = _positive(0.1, 0.5)  # share of cells kept for validation
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     autoencoder_training: TrainingConfig = field(default_factory=TrainingConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
-    denoiser_training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(learning_rate=2e-3, batch=256, steps=4000, epochs=10, average=0.995, clip=1.0, validation_repeats=8)
-    )
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    critic_training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(learning_rate=1e-3, batch=512, steps=600, epochs=1, rounds=12, patience=2, average=0.98, clip=1.0)
-    )
-    selector: SelectorConfig = field(default_factory=SelectorConfig)
+    denoiser_training: TrainingConfig = field(default_factory=_denoiser_training)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    editing: EditingConfig = field(default_factory=EditingConfig)
 
     def __post_init__(self) -> None:
-        if not 0 < self.held_out <= 0.5:
-            raise RequestError(f"config.held_out: got {self.held_out!r}; allowed are shares above 0, up to 0.5")
+        super().__post_init__()
+        for entry in fields(self):
+            expected, value = str(entry.type), getattr(self, entry.name)
+            if expected.endswith("Config") and type(value).__name__ != expected:
+                allowed = f"pass a {expected}, or use Config.from_dict"
+                raise RequestError(f"config.{entry.name}: got {one_line(value)}; {allowed}")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -162,20 +193,35 @@ class Config:
         config: Config = _updated(cls(), values, "config")
         return config
 
+    @classmethod
+    def preset(cls, name: str) -> Config:
+        """Named settings: ``"default"``, or ``"quick"``, a training too short to be good."""
+        if name not in PRESETS:
+            known, near = listed(list(PRESETS)), nearest(str(name), list(PRESETS))
+            raise RequestError(f"preset: got {name!r}; allowed are {known}{near}")
+        return cls.from_dict(PRESETS[name])
 
-def _updated(config: Any, values: Mapping[str, Any], place: str) -> Any:
+
+_SHORT = {"intervals": 3, "steps": 90, "epochs": 1}
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "quick": {
+        "autoencoder_training": _SHORT,
+        "denoiser_training": _SHORT,
+        "discriminator": {"generated": 1, "max_cells": 500, "trees": 20},
+    },
+}
+
+
+def _updated(config: Any, values: Any, place: str) -> Any:
+    if not isinstance(values, Mapping):
+        seen = f"got {values!r}"
+        raise RequestError(f"{place}: {seen}; pass a dict of settings")
     known = {entry.name: getattr(config, entry.name) for entry in fields(config)}
     for name, value in values.items():
         if name not in known:
-            raise RequestError(f"{place}: no setting {name!r}; settings: {', '.join(known)}")
-        known[name] = _like(known[name], value, f"{place}.{name}")
+            near = nearest(str(name), list(known))
+            raise RequestError(f"{place}: no setting {name!r}; settings: {', '.join(known)}{near}")
+        nested = is_dataclass(known[name])
+        known[name] = _updated(known[name], value, f"{place}.{name}") if nested else value
     return type(config)(**known)
-
-
-def _like(default: Any, value: Any, place: str) -> Any:
-    if is_dataclass(default) and isinstance(value, Mapping):
-        return _updated(default, value, place)
-    kinds = (float, int) if isinstance(default, float) else (type(default),)
-    if type(value) not in kinds:
-        raise RequestError(f"{place}: got {value!r}; allowed: {' or '.join(kind.__name__ for kind in kinds)}, such as {default!r}")
-    return value

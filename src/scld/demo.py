@@ -1,4 +1,4 @@
-"""The main job on the cells that ship with the package: split, fit, sample, score, and a folder to look at."""
+"""The main job on the cells that ship with the package: split, fit, sample, evaluate."""
 
 from __future__ import annotations
 
@@ -8,83 +8,84 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scld import datasets
-from scld.aside import check_place, written_aside
 from scld.config import Config
-from scld.data import split
+from scld.io.atomic import atomic_write, check_target
+from scld.preprocessing import split
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 LABEL = "cell_type"
 TARGET = "CD14+ monocyte"
-_QUICK = {
-    "autoencoder_training": {"steps": 60, "rounds": 4, "epochs": 1},
-    "denoiser_training": {"steps": 100, "rounds": 2, "epochs": 1},
-    "critic_training": {"steps": 30, "rounds": 2, "epochs": 1},
-    "selector": {"generated": 1, "trees": 20},
-}
 
 
-def run(output: Path, *, quick: bool, overwrite: bool, progress: bool, say: Callable[[str], None]) -> None:
-    """Make the demo's folder; an interruption leaves none, or the former one.
+def run(
+    output: Path, *, quick: bool, overwrite: bool, progress: bool, say: Callable[[str], None]
+) -> None:
+    """Make the folder of the demo atomically.
 
     Parameters
     ----------
     output
         Folder to make.
     quick
-        A training too short to be good.
+        Whether to use the preset "quick", a training too short to be good.
     overwrite
-        Whether a former demo's folder may be replaced.
+        Whether the folder of an earlier demo may be replaced.
     progress
         Whether to show progress on standard error.
     say
         Called with each line for the user.
     """
-    check_place(output, overwrite, "a former demo", lambda path: (path / "report.html").exists())
-    with written_aside(output) as folder:
+    check_target(output, overwrite, "an earlier demo", lambda path: (path / "report.html").exists())
+    with atomic_write(output) as folder:
         folder.mkdir()
-        _fill(folder, quick, progress, say)
-    _farewell(output, say)
+        _fill(folder, Config.preset("quick" if quick else "default"), progress, say)
+    say(_contents(output))
 
 
-def _fill(folder: Path, quick: bool, progress: bool, say: Callable[[str], None]) -> None:
-    from scld.report import evaluate
+def _fill(folder: Path, config: Config, progress: bool, say: Callable[[str], None]) -> None:
+    from scld.evaluation.report import evaluate
     from scld.synthesizer import Synthesizer
 
     train, test = split(datasets.pbmc(), LABEL)
-    say(f"Real cells: {train.n_obs:,} to learn from, {test.n_obs:,} kept aside to judge by; {train.n_vars:,} genes, {train.obs[LABEL].nunique()} types.")
-    synth = Synthesizer([LABEL], config=Config.from_dict(_QUICK if quick else {})).fit(train, progress=progress)
-    cells = synth.sample(test.n_obs, progress=progress)
-    target = synth.sample(500, where={LABEL: TARGET}, progress=progress)
+    real = f"{train.n_obs:,} to train on, {test.n_obs:,} to test with"
+    say(f"Real cells: {real}; {train.n_vars:,} genes, {train.obs[LABEL].nunique()} types.")
+    synth = Synthesizer([LABEL], config=config).fit(train, progress=progress)
+    cells = synth.sample(test.n_obs, seed=0, progress=progress)
+    target = synth.sample(500, where={LABEL: TARGET}, seed=0, progress=progress)
     synth.save(folder / "pbmc.scld")
-    for name, adata in {"train": train, "test": test, "cells": cells, "cd14_monocytes": target}.items():
+    files = {"train": train, "test": test, "cells": cells, "cd14_monocytes": target}
+    for name, adata in files.items():
         adata.write_h5ad(folder / f"{name}.h5ad", compression="gzip")
     report = evaluate(train, test, {"SCLD": cells}, LABEL, progress=progress)
     report.to_html(folder / "report.html")
     report.to_json(folder / "report.json")
     report.to_png(folder / "real_and_synthetic.png")
     say(report.summary())
-    say(f"\n500 cells asked for as {TARGET}, beside the real ones:")
-    targeted = evaluate(_only(train), _only(test), {"SCLD": target}, None, progress=progress)
+    say(f"\n500 cells conditioned on {TARGET}, beside real ones:")
+    targeted = evaluate(
+        _target_cells(train), _target_cells(test), {"SCLD": target}, None, progress=progress
+    )
     targeted.to_html(folder / "report_cd14_monocytes.html")
     say(targeted.summary())
 
 
-def _only(cells: AnnData) -> AnnData:
+def _target_cells(cells: AnnData) -> AnnData:
     return cells[cells.obs[LABEL] == TARGET].copy()
 
 
-def _farewell(folder: Path, say: Callable[[str], None]) -> None:
-    say(f"""
-Made in {folder}:
-  report.html                  open it in a browser: how near the synthetic cells are to real ones, with pictures
-  real_and_synthetic.png       both on one map
-  report_cd14_monocytes.html   the same for the targeted type
-  cells.h5ad                   the whole population, synthetic
-  cd14_monocytes.h5ad          one type as asked for
+def _contents(folder: Path) -> str:
+    model = shlex.quote(f"{folder}/pbmc.scld")
+    return f"""
+Files in {folder}:
+  report.html                  open it in a browser: scores and figures, beside real cells
+  real_and_synthetic.png       real and synthetic cells on one map
+  report_cd14_monocytes.html   the same report for the targeted type
+  cells.h5ad                   synthetic cells, the whole population
+  cd14_monocytes.h5ad          synthetic cells of one type
   train.h5ad, test.h5ad        the real cells
   pbmc.scld                    the fitted model
 Next:
-  scld sample {shlex.quote(f"{folder}/pbmc.scld")} -n 5000 --where {LABEL}="NK cell" -o nk.h5ad
-  scld fit your.h5ad --label {LABEL} -o your.scld""")
+  scld sample {model} -n 5000 --where {LABEL}="NK cell" -o nk.h5ad
+  scld fit your.h5ad --label {LABEL} -o your.scld"""

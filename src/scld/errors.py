@@ -1,38 +1,54 @@
-"""What can go wrong, for the person who can mend it.
+"""What can go wrong, for the user who can correct it.
 
-    SCLDError                   catch this to catch everything of ours
-    └── DataError               something handed in cannot be used as it is (also a ValueError)
-        ├── RequestError        what was asked for: n, where, obs, guidance, a setting, an output path
-        └── CheckpointError     a checkpoint directory that is missing, damaged or of another format
+    SCLDError                   the base class of every error that scld raises on purpose
+    └── DataError               an argument or a file cannot be used as it is (also a ValueError)
+        ├── RequestError        n, where, obs, guidance, a setting or an output path
+        │   └── NotFittedError  fit was not called yet (also an AttributeError)
+        └── CheckpointError     a checkpoint that is missing, damaged or of another format
 
-Every message is one line: the place, the value seen, the values allowed, the next step. The command line prints it
-and exits with 2. The words that messages share are at the end.
+Every message is one line: the place, the value seen, the values allowed, the next step. The
+command line prints it and exits with 2. The last functions format what messages have in common.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 
 class SCLDError(Exception):
-    """The root of every error that scld raises on purpose."""
+    """The base class of every error that scld raises on purpose."""
 
 
 class DataError(SCLDError, ValueError):
-    """Something handed in cannot be used: counts, labels, genes, a file."""
+    """An argument or a file cannot be used: counts, labels, genes."""
 
 
 class RequestError(DataError):
-    """What was asked for cannot be done: ``n``, ``where``, ``obs``, a setting, an output path."""
+    """A request cannot be met: ``n``, ``where``, ``obs``, a setting, an output path."""
+
+
+class NotFittedError(RequestError, AttributeError):
+    """`Synthesizer.fit` was not called yet; also an AttributeError, as in scikit-learn."""
 
 
 class CheckpointError(DataError):
     """A checkpoint directory is missing, damaged, or written in another format."""
 
 
+def check_int(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
+    """Return an integer within bounds; `RequestError` for anything else."""
+    integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not integer or not least <= value <= most:
+        upper = f" to {most:,}" if most < 2**63 - 1 else ""
+        raise RequestError(f"{name}: got {value!r}; allowed are integers from {least}{upper}")
+    return int(value)
+
+
 def nearest(value: str, known: Sequence[str]) -> str:
-    """A '; did you mean ...?' for the end of an error, or nothing."""
+    """A '; did you mean ...?' for the end of an error, or an empty text."""
     by_lower = {name.lower(): name for name in known}
     match = difflib.get_close_matches(value.lower(), list(by_lower), n=1)
     return f"; did you mean {by_lower[match[0]]!r}?" if match else ""
@@ -45,5 +61,5 @@ def listed(names: Sequence[str], most: int = 12) -> str:
 
 
 def one_line(value: object) -> str:
-    """Anything as one line."""
+    """Any value as one short line."""
     return " ".join(str(value).split())[:160] or type(value).__name__

@@ -1,4 +1,4 @@
-"""Progress on standard error: bars with an estimate of the time left, and notes."""
+"""Progress bars on standard error, with the time left."""
 
 from __future__ import annotations
 
@@ -6,32 +6,40 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Update = Callable[[int, str], None]  # (done so far, short text)
+Update = Callable[[int, str], None]  # (steps done so far, short text)
+Bar = Callable[[str, int], Update]  # (name, number of steps) -> update
 
 
 @contextmanager
-def bars(shown: bool) -> Iterator[Callable[[str, int], Update]]:
-    """Open a group of bars; the function it gives starts one bar, ``(name, total) -> update``.
+def progress_bars(enabled: bool) -> Iterator[Bar]:
+    """Open a group of progress bars; the yielded function starts one bar and returns its update.
 
     Examples
     --------
-    >>> with bars(shown=False) as bar:
+    >>> with progress_bars(enabled=False) as bar:
     ...     update = bar("fit", 10)
     ...     update(1, "one of ten")
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
-        TextColumn("{task.description:<22}"),
+        TextColumn("{task.description:<16}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left at most"),
+        TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not enabled) as progress:
 
         def bar(name: str, total: int) -> Update:
             task = progress.add_task(name, total=total, text="")
@@ -45,5 +53,5 @@ def bars(shown: bool) -> Iterator[Callable[[str, int], Update]]:
 
 
 def note(text: str) -> None:
-    """Say something in a line of its own, while no bar is shown."""
+    """Print a line to standard error, while no bar is shown."""
     print(text, file=sys.stderr, flush=True)

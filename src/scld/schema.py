@@ -1,4 +1,4 @@
-"""Labels: the obs columns to steer by, their categories, and how often each combination of them occurs."""
+"""Labels: obs columns to condition on, their categories, and how often each combination occurs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pandas as pd
 
 from scld.errors import DataError, RequestError, listed, nearest, one_line
 
-MISSING = -1  # the code of a label that is not known, or left open
+MISSING = -1  # code of a label that is unknown or unspecified
 
 
 @dataclass(frozen=True)
 class Label:
-    """One label: an obs column and the categories that training saw, in their order."""
+    """One label: an obs column and its categories in training, in their order."""
 
     name: str
-    categories: tuple[Any, ...]  # all strings, all integers, all floats or all booleans; anything else by its text
+    categories: tuple[Any, ...]  # all str, int, float or bool; anything else as text
     ordered: bool = False
 
     @cached_property
@@ -28,31 +28,48 @@ class Label:
         return {_key(category): code for code, category in enumerate(self.categories)}
 
     def knows(self, value: Any) -> bool:
-        """Whether training had this category."""
+        """Whether this category was in training."""
         return _key(value) in self._codes
 
     def code(self, value: Any) -> int:
-        """The code of one category, given itself or its text; the error names the nearest one."""
+        """The code of a category, given as itself or as text; `MISSING` for a missing value."""
         if _is_missing(value):
             return MISSING
-        if _key(value) not in self._codes:
+        if not self.knows(value):
             known = list(self._codes)
-            raise RequestError(f"label {self.name!r}: no category {_key(value)!r} in training; known: {listed(known)}{nearest(_key(value), known)}")
+            seen = f"no category {_key(value)!r} in training"
+            near = nearest(_key(value), known)
+            raise RequestError(f"label {self.name!r}: {seen}; known: {listed(known)}{near}")
         return self._codes[_key(value)]
+
+    def text(self, code: int) -> str:
+        """The category of a code as text, for the record."""
+        return "unspecified" if code == MISSING else str(self.categories[code])
+
+    def encode(self, column: pd.Series, lenient: bool = False) -> np.ndarray:
+        """Codes ``[cells]`` of an obs column; if ``lenient``, `MISSING` for unknown categories."""
+        try:
+            rows, values = pd.factorize(column)
+        except TypeError as error:
+            seen = f"holds values that cannot be categories ({one_line(error)})"
+            advice = "use strings, integers or booleans"
+            raise DataError(f"label {self.name!r}: {seen}; {advice}") from error
+        known = [self.code(v) if not lenient or self.knows(v) else MISSING for v in values]
+        return np.array([*known, MISSING])[rows]  # factorize marks missing values -1: the last
 
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """The labels of a training set, and how often each combination of them occurred.
+    """The labels of a training set, and the number of cells of each combination of categories.
 
     Parameters
     ----------
     labels
-        One `Label` per obs column, in the order asked for.
+        One `Label` per obs column, in the order given.
     combinations
-        ``[combinations, labels]`` codes, each row once; `MISSING` where a cell had no label.
+        ``[combinations, labels]`` codes, unique rows; `MISSING` where cells had no label.
     cells
-        ``[combinations]`` number of training cells of each.
+        ``[combinations]`` number of training cells.
 
     Examples
     --------
@@ -67,16 +84,28 @@ class Schema:
     cells: np.ndarray
 
     @classmethod
-    def of(cls, obs: pd.DataFrame, names: Sequence[str]) -> Schema:
-        """Read the labels off an obs table; `DataError` where a column is missing or cannot be a label."""
-        names = [names] if isinstance(names, str) else list(names)
+    def of(cls, obs: pd.DataFrame, names: Sequence[str] | str) -> Schema:
+        """Read the labels of an obs table; `DataError` if a column cannot be a label."""
+        return cls.encode(obs, [names] if isinstance(names, str) else names)[0]
+
+    @classmethod
+    def encode(cls, obs: pd.DataFrame, names: Sequence[str]) -> tuple[Schema, np.ndarray]:
+        """The schema of an obs table, and its codes ``[cells, labels]``."""
         repeated = [name for i, name in enumerate(names) if name in names[:i]]
         if repeated:
-            raise DataError(f"labels: {repeated[0]!r} is named twice in {listed(names)}; name each label once")
+            seen = f"{repeated[0]!r} is named twice in {listed(names)}"
+            raise DataError(f"labels: {seen}; name each label once")
         labels = tuple(_label_of(obs, name) for name in names)
-        codes = encode_labels(obs, labels)
-        combinations, cells = np.unique(codes, axis=0, return_counts=True) if labels else (np.zeros((1, 0), int), np.array([len(obs)]))
-        return cls(labels, combinations.astype(np.int64), cells.astype(np.int64))
+        codes = _encode(obs, labels)
+        if not labels:
+            return cls((), np.zeros((1, 0), np.int64), np.array([len(obs)])), codes
+        combinations, cells = np.unique(codes, axis=0, return_counts=True)
+        return cls(labels, combinations, cells.astype(np.int64)), codes
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the labels."""
+        return [label.name for label in self.labels]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -84,142 +113,246 @@ class Schema:
         return tuple(len(label.categories) for label in self.labels)
 
     def category_cells(self, name: str) -> dict[str, int]:
-        """Number of training cells of each category of one label."""
-        column = [label.name for label in self.labels].index(name)
-        counts = np.bincount(self.combinations[:, column] + 1, weights=self.cells, minlength=self.sizes[column] + 1)
-        return dict(zip(map(str, self.labels[column].categories), counts[1:].astype(int).tolist(), strict=True))
+        """Number of training cells of each category of a label."""
+        column = self.names.index(name)
+        codes, size = self.combinations[:, column], self.sizes[column]
+        counts = np.bincount(codes + 1, weights=self.cells, minlength=size + 1)[1:]
+        categories = map(str, self.labels[column].categories)
+        return dict(zip(categories, counts.astype(int).tolist(), strict=True))
 
     def codes(self, obs: pd.DataFrame, lenient: Sequence[str] = ()) -> np.ndarray:
-        """Codes ``[cells, labels]`` of an obs table; a missing column or value is left open, and so is a category unknown of the ``lenient`` labels."""
-        return encode_labels(obs, self.labels, lenient)
+        """Codes ``[cells, labels]`` of an obs table.
 
-    def draw(self, n: int, where: Mapping[str, Any] | None, rng: np.random.Generator, unseen: bool = False) -> np.ndarray:
-        """Draw the labels of ``n`` cells ``[n, labels]``: those in ``where`` fixed, the others by their training frequencies given these.
-
-        A value of ``where`` is one category or a list of them. Where no training cell has all that is fixed, and ``unseen`` allows it,
-        the others follow the training cells that have most of it; a fixed label that such a cell lacks follows its own frequencies.
+        `MISSING` stands for missing columns and values, and for unknown categories of the labels
+        in ``lenient``.
         """
-        fixed = self.fixed({} if where is None else where)
-        fitting = np.array([np.isin(self.combinations[:, column], codes) for column, codes in fixed.items()]).reshape(len(fixed), len(self.cells))
-        fits = fitting.sum(axis=0)
-        if fits.max() < len(fixed) and not unseen:
-            wanted = ", ".join(f"{name}={one_line(repr(value))}" for name, value in (where or {}).items())
-            raise RequestError(f"where: no training cell has {wanted}; to make a combination that training never saw, ask for it with unseen=True (--unseen)")
-        weights = self.cells * (fits == fits.max())
-        drawn = rng.choice(len(weights), size=n, p=weights / weights.sum())
-        codes = self.combinations[drawn]
-        for (column, wanted_codes), fit in zip(fixed.items(), fitting[:, drawn], strict=True):
-            codes[~fit, column] = self._by_frequency(column, wanted_codes, int((~fit).sum()), rng)
+        return _encode(obs, self.labels, lenient)
+
+    def draw(
+        self, uniforms: np.ndarray, where: Mapping[str, Any], unseen: bool = False
+    ) -> np.ndarray:
+        """Sample labels ``[n, labels]``: fixed in ``where``, else by their training frequencies.
+
+        Frequencies are those given the fixed labels. If no training cell has all of these and
+        ``unseen`` allows it, the others follow the training cells that have most of them; a fixed
+        label that such a cell lacks follows its own frequencies.
+
+        Parameters
+        ----------
+        uniforms
+            ``[n, 1 + labels]`` numbers in [0, 1), so that each row depends on its own only.
+        where
+            Category or list of categories of each fixed label.
+        unseen
+            Whether a combination without training cells is allowed.
+        """
+        fixed = self.fixed(where)
+        match = [np.isin(self.combinations[:, column], codes) for column, codes in fixed.items()]
+        matches = np.array(match).reshape(len(fixed), len(self.cells))
+        count = matches.sum(axis=0)
+        if count.max() < len(fixed) and not unseen:
+            wanted = ", ".join(f"{name}={one_line(repr(value))}" for name, value in where.items())
+            advice = "to generate an unseen combination, add unseen=True (--unseen)"
+            raise RequestError(f"where: no training cell has {wanted}; {advice}")
+        drawn = _choice(self.cells * (count == count.max()), uniforms[:, 0])
+        codes: np.ndarray = self.combinations[drawn]
+        for (column, wanted_codes), matched in zip(fixed.items(), matches[:, drawn], strict=True):
+            cells = self._code_cells(column, wanted_codes)
+            which = _choice(cells, uniforms[~matched, 1 + column])
+            codes[~matched, column] = np.array(wanted_codes)[which]
         return codes
 
-    def _by_frequency(self, column: int, codes: Sequence[int], n: int, rng: np.random.Generator) -> np.ndarray:
-        """So many of these codes of one label, as often as in training."""
-        cells = np.array([max(1, self.cells[self.combinations[:, column] == code].sum()) for code in codes])  # only a missing label can have none
-        return rng.choice(codes, size=n, p=cells / cells.sum())
+    def _code_cells(self, column: int, codes: Sequence[int]) -> np.ndarray:
+        """Training cells of these codes of a label, at least one each."""
+        values = self.combinations[:, column]
+        return np.array([max(1, self.cells[values == code].sum()) for code in codes])
 
     def seen(self, codes: np.ndarray) -> np.ndarray:
-        """Whether training saw the known labels of each of these cells ``[cells]`` together, given codes ``[cells, labels]``."""
-        rows, cells = np.unique(codes, axis=0, return_inverse=True) if codes.shape[1] else (codes[:1], np.zeros(len(codes), int))
-        known = np.array([((self.combinations == row) | (row == MISSING)).all(axis=1).any() for row in rows])
-        return known[cells.ravel()]
+        """Whether any training cell had all specified labels ``[cells]``, of codes given."""
+        rows, cells = unique_rows(codes)
+        known = [((self.combinations == row) | (row == MISSING)).all(axis=1).any() for row in rows]
+        seen: np.ndarray = np.array(known)[cells]
+        return seen
 
     def fixed(self, where: Mapping[str, Any], place: str = "where") -> dict[int, list[int]]:
-        """Column of each label named -> the codes asked for."""
+        """Column of each label in ``where`` -> codes of its categories."""
         if not isinstance(where, Mapping):
-            raise RequestError(f"{place}: got {type(where).__name__}; pass a dict of label and category, such as {{'cell_type': 'B cell'}}")
+            allowed = "pass a dict of label and category, such as {'cell_type': 'B cell'}"
+            raise RequestError(f"{place}: got {type(where).__name__}; {allowed}")
         fixed: dict[int, list[int]] = {}
-        names = [label.name for label in self.labels]
         for name, wanted in where.items():
-            if name not in names:
-                known = f"labels: {listed(names)}" if names else "it was fitted without labels: fit again with labels=[...]"
-                raise RequestError(f"{place}: {name!r} is not a label of this model; {known}{nearest(str(name), names)}")
+            column = self.column(name, place)
             values = list(wanted) if pd.api.types.is_list_like(wanted) else [wanted]
             if not values:
-                raise RequestError(f"{place}: {name!r} is given an empty list; name a category, or leave {name!r} out to leave it open")
-            column = names.index(name)
+                advice = f"name a category, or leave {name!r} unspecified"
+                raise RequestError(f"{place}: {name!r} is given an empty list; {advice}")
             fixed[column] = sorted({self.labels[column].code(value) for value in values})
         return fixed
 
+    def described(self, where: Mapping[str, Any] | None) -> dict[str, list[str]]:
+        """The labels in ``where`` and their categories as text, for the record."""
+        fixed = self.fixed(where or {})
+        return {
+            self.labels[column].name: [self.labels[column].text(code) for code in codes]
+            for column, codes in fixed.items()
+        }
+
+    def column(self, name: str, place: str) -> int:
+        """The position of a label; `RequestError` with the known names if there is none."""
+        if name in self.names:
+            return self.names.index(name)
+        known = f"labels: {listed(self.names)}{nearest(str(name), self.names)}"
+        if not self.names:
+            known = "it was fitted without labels: fit again with labels=[...]"
+        raise RequestError(f"{place}: {name!r} is not a label of this model; {known}")
+
     def frame(self, codes: np.ndarray) -> pd.DataFrame:
-        """Codes ``[cells, labels]`` -> an obs table of categoricals with the training categories."""
+        """Codes ``[cells, labels]`` -> an obs table of categoricals."""
         columns = {
-            label.name: pd.Categorical.from_codes(codes[:, i].tolist(), categories=pd.Index(label.categories), ordered=label.ordered)
+            label.name: pd.Categorical.from_codes(
+                codes[:, i].tolist(), pd.Index(label.categories), ordered=label.ordered
+            )
             for i, label in enumerate(self.labels)
         }
         return pd.DataFrame(columns, index=pd.RangeIndex(len(codes)).astype(str))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, for `schema.json`."""
+        """As plain values, for ``schema.json``."""
+        names = ("name", "categories", "ordered")
         return {
-            "labels": [{"name": label.name, "categories": list(label.categories), "ordered": label.ordered} for label in self.labels],
+            "labels": [{name: getattr(label, name) for name in names} for label in self.labels],
             "combinations": self.combinations.tolist(),
             "cells": self.cells.tolist(),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Schema:
-        """The inverse of `to_json`."""
-        labels = tuple(Label(label["name"], tuple(label["categories"]), label["ordered"]) for label in values["labels"])
-        combinations = np.asarray(values["combinations"], dtype=np.int64).reshape(len(values["cells"]), len(labels))
-        schema = cls(labels, combinations, np.asarray(values["cells"], dtype=np.int64))
-        if (combinations >= schema.sizes).any() or (combinations < MISSING).any():
-            raise ValueError("combinations hold categories that no label has")
+        """The inverse of `to_json`; `ValueError` if the values contradict each other."""
+        labels = tuple(
+            Label(label["name"], tuple(label["categories"]), label["ordered"])
+            for label in values["labels"]
+        )
+        cells = np.asarray(values["cells"], dtype=np.int64)
+        combinations = np.asarray(values["combinations"], dtype=np.int64)
+        schema = cls(labels, combinations.reshape(len(cells), len(labels)), cells)
+        schema._validate()
         return schema
 
+    def _validate(self) -> None:
+        codes = self.combinations
+        if (codes >= self.sizes).any() or (codes < MISSING).any():
+            raise ValueError("combinations hold categories that no label has")
+        if not len(self.cells) or (self.cells < 1).any():
+            raise ValueError("combinations without cells")
 
-def encode_labels(obs: pd.DataFrame, labels: Sequence[Label], lenient: Sequence[str] = ()) -> np.ndarray:
-    """Codes ``[cells, labels]`` of an obs table; `MISSING` where a value or the whole column is absent."""
-    columns = [_column_codes(obs[label.name], label, label.name in lenient) if label.name in obs else np.full(len(obs), MISSING) for label in labels]
-    return np.stack(columns, axis=1).astype(np.int64) if columns else np.zeros((len(obs), 0), np.int64)
+
+def label_column(
+    obs: pd.DataFrame, name: str, *, place: str = "", complete: bool = False
+) -> pd.Series:
+    """One obs column to take labels from.
+
+    Parameters
+    ----------
+    obs
+        The table.
+    name
+        Name of the column.
+    place
+        Put before an error, for example the name of the file.
+    complete
+        Whether every cell needs a value.
+
+    Raises
+    ------
+    DataError
+        No such column, several of this name, or a missing value although ``complete``.
+    """
+    prefix, known = f"{place}: " if place else "", list(map(str, obs.columns))
+    count = list(obs.columns).count(name)
+    if not count:
+        columns = f"columns: {listed(known) or 'none'}{nearest(str(name), known)}"
+        raise DataError(f"{prefix}label {name!r}: no such obs column; {columns}")
+    if count > 1:
+        seen = f"{count} obs columns have this name"
+        raise DataError(f"{prefix}label {name!r}: {seen}; rename or drop all but one")
+    column = obs[name]
+    missing = column.isna()
+    if complete and missing.any():
+        first = str(obs.index[missing][0])
+        seen = f"missing for {int(missing.sum()):,} of {len(obs):,} cells (first: {first!r})"
+        raise DataError(f"{prefix}label {name!r}: {seen}; fill it in, or drop these cells")
+    return column
 
 
-def _column_codes(column: pd.Series, label: Label, lenient: bool) -> np.ndarray:
-    try:
-        rows, values = pd.factorize(column)
-    except TypeError as error:
-        raise DataError(f"label {label.name!r}: holds values that cannot be categories ({one_line(error)}); use strings, integers or booleans") from error
-    codes = np.array([*(MISSING if lenient and not label.knows(value) else label.code(value) for value in values), MISSING])
-    return codes[rows]  # factorize marks what is missing -1: the last
+def unique_rows(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unique rows of codes ``[cells, labels]``, and the row of each cell."""
+    if not codes.shape[1]:
+        return codes[:1], np.zeros(len(codes), np.int64)
+    rows, row_of = np.unique(codes, axis=0, return_inverse=True)
+    return rows, row_of.ravel()
+
+
+def _choice(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Indices with probabilities proportional to the weights, read off at these uniforms."""
+    cumulative = np.cumsum(weights)
+    indices: np.ndarray = np.searchsorted(cumulative, uniforms * cumulative[-1], side="right")
+    return indices
+
+
+def _encode(obs: pd.DataFrame, labels: Sequence[Label], lenient: Sequence[str] = ()) -> np.ndarray:
+    if not labels:
+        return np.zeros((len(obs), 0), np.int64)
+    columns = [
+        label.encode(obs[label.name], label.name in lenient)
+        if label.name in obs
+        else np.full(len(obs), MISSING)
+        for label in labels
+    ]
+    return np.stack(columns, axis=1).astype(np.int64)
 
 
 def _label_of(obs: pd.DataFrame, name: str) -> Label:
-    if name not in obs:
-        known = list(map(str, obs.columns))
-        raise DataError(f"label {name!r}: no such obs column; columns: {listed(known) or 'none'}{nearest(str(name), known)}")
-    column = obs[name]
-    if isinstance(column, pd.DataFrame):
-        raise DataError(f"label {name!r}: {column.shape[1]} obs columns have this name; rename or drop all but one")
+    column = label_column(obs, name)
     if column.isna().all():
-        raise DataError(f"label {name!r}: every value is missing; name a column with values, or leave this label out")
-    return _label_from(column, name)
-
-
-def _label_from(column: pd.Series, name: str) -> Label:
+        advice = "name a column with values, or leave this label out"
+        raise DataError(f"label {name!r}: every value is missing; {advice}")
     categorical = isinstance(column.dtype, pd.CategoricalDtype)
-    values = [_plain(value) for value in (column.cat.remove_unused_categories().cat.categories if categorical else column.dropna())]
-    kinds = sorted({type(value).__name__ for value in values})
+    values = (
+        column.cat.remove_unused_categories().cat.categories if categorical else column.dropna()
+    )
+    plain = [_plain(value) for value in values]
+    kinds = sorted({type(value).__name__ for value in plain})
     if len(kinds) > 1:
-        raise DataError(f"label {name!r}: mixes {', '.join(kinds)}; use one kind, for example adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)")
-    fractions = [value for value in values if isinstance(value, float) and not value.is_integer()]
-    if fractions and not categorical:
-        raise DataError(f"label {name!r}: holds numbers such as {fractions[0]:.4g}; labels are categories: bin it first, for example with pandas.cut")
-    categories = values if categorical else sorted(set(values))
+        advice = f"use one kind, for example adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)"
+        raise DataError(f"label {name!r}: mixes {', '.join(kinds)}; {advice}")
+    _check_whole(plain, name, categorical)
+    categories = plain if categorical else sorted(set(plain))
     if len(categories) > max(50, len(column) // 2):
         seen = f"{len(categories):,} different values in {len(column):,} cells"
-        raise DataError(f"label {name!r}: {seen}; a label needs cells to learn from: name a column with fewer")
+        advice = "a label needs cells to learn from: name a column with fewer"
+        raise DataError(f"label {name!r}: {seen}; {advice}")
     return Label(name, tuple(categories), categorical and bool(column.cat.ordered))
 
 
+def _check_whole(values: list[Any], name: str, categorical: bool) -> None:
+    fractions = [v for v in values if isinstance(v, float) and not v.is_integer()]
+    if fractions and not categorical:
+        seen = f"holds numbers such as {fractions[0]:.4g}"
+        advice = "labels are categories: bin it first, for example with pandas.cut"
+        raise DataError(f"label {name!r}: {seen}; {advice}")
+
+
 def _plain(value: Any) -> Any:
-    """A category as JSON can hold it, of the same kind."""
+    """A category as a type that JSON has."""
     value = value.item() if isinstance(value, np.generic) else value
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _key(value: object) -> str:
-    """The text by which a category is asked for: 1, 1.0 and "1" are one, True is another."""
+    """The text by which a category is asked for: 1, 1.0 and "1" are the same, True is not."""
     plain = _plain(value)
-    return str(int(plain)) if isinstance(plain, float) and plain.is_integer() else str(plain)
+    integer = isinstance(plain, float) and plain.is_integer()
+    return str(int(plain)) if integer else str(plain)
 
 
 def _is_missing(value: Any) -> bool:

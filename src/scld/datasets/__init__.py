@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 def pbmc() -> AnnData:
     """Human blood cells (PBMC) of a TEA-seq experiment: raw counts and a cell type each.
 
-    A subset of Swanson et al. 2021, eLife 10:e63632 (GSE158013): every cell of the rare types, a stratified draw of the
-    others, the most variable genes and the known markers.
+    A subset of Swanson et al. 2021, eLife 10:e63632 (GSE158013): every cell of the rare types, a
+    stratified sample of the others, the most variable genes and the known markers.
 
     Returns
     -------
     AnnData
-        ``X``: counts ``[2501 cells, 2000 genes]``, CSR, float32; ``obs["cell_type"]``: 11 categories.
+        ``X``: counts ``[2501 cells, 2000 genes]``, CSR, float32; ``obs["cell_type"]``: 11
+        categories.
 
     Examples
     --------

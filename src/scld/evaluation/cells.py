@@ -1,0 +1,135 @@
+"""Containers: cells, cells in a `Space`, and what is fitted on the training cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+
+from scld.evaluation.metrics.labels import label_predictor, t_statistics, top_markers
+from scld.evaluation.metrics.space import Space
+from scld.preprocessing import log_normalise
+
+OVERALL = "overall"  # the group of all cells; every other group is a type
+CORRELATED_GENES = 50  # most variable genes of a type, whose correlations are compared
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Log-normalised cells and the code of their type; ``counts`` None: input without counts."""
+
+    log: sp.csr_matrix
+    codes: np.ndarray
+    counts: sp.csr_matrix | None = None
+    donors: np.ndarray | None = None
+
+    @classmethod
+    def of_counts(
+        cls, counts: sp.csr_matrix, codes: np.ndarray, donors: np.ndarray | None = None
+    ) -> Cells:
+        """Cells from raw counts."""
+        return cls(log_normalise(counts), codes, counts, donors)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: np.ndarray) -> Cells:
+        counts = None if self.counts is None else self.counts[rows]
+        donors = None if self.donors is None else self.donors[rows]
+        return Cells(self.log[rows], self.codes[rows], counts, donors)
+
+    def sizes(self, types: int) -> np.ndarray:
+        """Number of cells of each of so many types."""
+        return np.bincount(self.codes, minlength=types)
+
+    @cached_property
+    def library(self) -> np.ndarray | None:
+        """Counts per cell; None without counts."""
+        return None if self.counts is None else np.asarray(self.counts.sum(axis=1)).ravel()
+
+    @cached_property
+    def detected(self) -> np.ndarray:
+        """Genes detected per cell."""
+        return np.asarray((self.log > 0).sum(axis=1)).ravel()
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Cells in a `Space`: their variable genes and their principal components."""
+
+    cells: Cells
+    dense: np.ndarray
+    components: np.ndarray
+
+    @classmethod
+    def of(cls, cells: Cells, space: Space) -> View:
+        """Project cells into a space."""
+        dense = space.dense(cells.log)
+        return cls(cells, dense, space.project(dense))
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, rows: np.ndarray) -> View:
+        return View(self.cells[rows], self.dense[rows], self.components[rows])
+
+    def of_type(self, code: int) -> View:
+        """The cells of one type."""
+        return self[self.cells.codes == code]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What is fitted on the training cells, before any synthetic cell is scored.
+
+    Parameters
+    ----------
+    train
+        The training cells.
+    space
+        Fitted on the training cells.
+    types
+        Codes of the types of the training cells.
+    markers
+        ``[types, 50]`` marker genes; None with one type.
+    correlated_genes
+        Type -> the variable genes whose correlations are compared.
+    predict
+        Classifier of types, see `label_predictor`; None with one type.
+    with_depth
+        Whether classifiers may use the library size: only where every dataset has counts.
+    seed
+        Seed of everything that is random.
+    """
+
+    train: Cells
+    space: Space
+    types: np.ndarray
+    markers: np.ndarray | None
+    correlated_genes: dict[int, np.ndarray]
+    predict: Callable[[np.ndarray], np.ndarray] | None
+    with_depth: bool
+    seed: int
+
+    @classmethod
+    def of(cls, train: Cells, with_depth: bool = True, seed: int = 0) -> Reference:
+        """Fit on the training cells."""
+        space = Space.fit(train.log, seed=seed)
+        types, dense = np.unique(train.codes), space.dense(train.log)
+        genes = {int(t): _most_variable(dense[train.codes == t]) for t in types}
+        markers, predict = None, None
+        if len(types) > 1:
+            markers = top_markers(t_statistics(train.log, train.codes, types))
+            predict = label_predictor(space.project(dense), train.codes)
+        return cls(train, space, types, markers, genes, predict, with_depth, seed)
+
+    def view(self, cells: Cells) -> View:
+        """Cells in the space of the training cells."""
+        return View.of(cells, self.space)
+
+
+def _most_variable(dense: np.ndarray) -> np.ndarray:
+    return np.argsort(-dense.var(axis=0), kind="stable")[:CORRELATED_GENES]

@@ -1,0 +1,187 @@
+"""Every plot of one dataset, with its title, its caption and a text alternative."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scld.evaluation import plots
+from scld.evaluation.cells import OVERALL
+from scld.evaluation.controls import BASELINE
+from scld.evaluation.plots.classifiers import NAMES
+from scld.evaluation.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MARKERS_PER_TYPE, MOST_MARKERS = 3, 36  # genes of the dot plots
+MOST_CORRELATED = 40  # genes of the heat maps
+CAPTIONS = {  # key -> title, caption
+    "umap": (
+        "UMAP of real and synthetic cells",
+        "Real and synthetic cells should occupy the same regions. The UMAP is fitted to both "
+        "together, so unusual cells can form a region of their own. Distances between clusters "
+        "have no meaning, and cells without any noise can look right here; the metrics above are "
+        "more sensitive.",
+    ),
+    "sizes": (
+        "Counts and genes per cell",
+        "Both distributions should have the same width and tails. A narrow peak means that "
+        "synthetic cells vary too little in size.",
+    ),
+    "by_type": (
+        "Two-sample test by cell type",
+        "The longer the line, the better a classifier distinguishes synthetic from real cells of "
+        "that type. Types with too few test cells are not tested.",
+    ),
+    "roc": (
+        "ROC curves of the two-sample test",
+        "The area under a curve is its AUC. Orange: synthetic against real cells. Blue: real "
+        "against real cells, the baseline. The diagonal is chance.",
+    ),
+    "nearest": (
+        "Distance to the nearest real cell",
+        "The two orange lines should coincide. If the solid line lies to the left of the dashed "
+        "one, synthetic cells are nearer to training cells than to other cells of the same tissue: "
+        "memorisation. A peak at 0 means copies.",
+    ),
+    "genes": (
+        "Mean, variance and detection of each gene",
+        "Left: orange points below the blue ones are genes that vary too little, points above them "
+        "genes that vary too much. Middle and right: points should lie on the diagonal. The five "
+        "genes whose detection rate differs most are named.",
+    ),
+    "markers": (
+        "Marker genes of each type",
+        "Three marker genes per type, chosen on the training cells. Both sides should show the "
+        "same dots. Larger or brighter dots off the diagonal mean expression of markers in other "
+        "types; fewer of them than in real cells mean that types are too distinct.",
+    ),
+    "correlations": (
+        "Gene-gene correlations within the largest type",
+        "Both sides should show the same blocks. Without blocks, genes are independent of each "
+        "other, which no metric of single genes detects.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot; ``alt`` is its text alternative."""
+
+    key: str
+    alt: str
+    figure: Figure
+
+    @property
+    def title(self) -> str:
+        """Title of the plot."""
+        return CAPTIONS[self.key][0]
+
+    @property
+    def caption(self) -> str:
+        """What it shows, and how to read it."""
+        return CAPTIONS[self.key][1]
+
+
+def panels(results: Results, name: str, embedding: plots.Embedding) -> Iterator[Panel]:
+    """Every plot of one dataset."""
+    yield _umap(results, name, embedding)
+    yield _sizes(results, name)
+    yield from _by_type(results, name)
+    yield _roc(results, name)
+    yield from _nearest(results, name)
+    yield _genes(results, name)
+    yield from _markers(results, name)
+    yield _correlations(results, name)
+
+
+def _umap(results: Results, name: str, embedding: plots.Embedding) -> Panel:
+    alt = (
+        "Three UMAP plots: real and synthetic cells together, real cells by type, cells of "
+        f"{name} by type."
+    )
+    return Panel("umap", alt, plots.umap(embedding, name, results.types))
+
+
+def _sizes(results: Results, name: str) -> Panel:
+    alt = "Histograms of counts and genes per cell, real and synthetic."
+    return Panel("sizes", alt, plots.sizes(results.real, results.view(name)))
+
+
+def _by_type(results: Results, name: str) -> Iterator[Panel]:
+    table = results.table
+    rows = table[(table["dataset"] == name) & (table["group"] != OVERALL)]
+    rows = rows[rows["metric"] == "c2st"]
+    if not len(rows):
+        return
+    types, value = list(rows["group"]), rows["value"].to_numpy(float)
+    baseline, top = rows["baseline"].to_numpy(float), int(value.argmax())
+    alt = (
+        "C2ST AUC of each type beside its baseline; the highest is "
+        f"{types[top]} with {value[top]:.2f}, baseline {baseline[top]:.2f}."
+    )
+    yield Panel("by_type", alt, plots.by_type(types, value, baseline))
+
+
+def _roc(results: Results, name: str) -> Panel:
+    shown = results.evaluation.shown
+    aucs = [
+        f"{title} {results.value(name, f'c2st_{key}'):.2f}, "
+        f"real {results.value(BASELINE, f'c2st_{key}'):.2f}"
+        for key, title in NAMES.items()
+    ]
+    figure = plots.roc(shown[name].classifier_scores, shown[BASELINE].classifier_scores)
+    return Panel("roc", f"ROC curves, area under each: {'; '.join(aucs)}.", figure)
+
+
+def _nearest(results: Results, name: str) -> Iterator[Panel]:
+    synthetic = results.evaluation.shown[name].nearest
+    baseline = results.evaluation.shown[BASELINE].nearest
+    if synthetic is None or baseline is None:
+        return
+    alt = (
+        "Histograms of distances to the nearest training and held-out cell, of synthetic and of "
+        "real cells."
+    )
+    yield Panel("nearest", alt, plots.nearest(synthetic, baseline))
+
+
+def _genes(results: Results, name: str) -> Panel:
+    alt = (
+        "Scatter plots of every gene: variance against mean; mean and detection rate against "
+        "those of real cells."
+    )
+    rows = results.genes[results.genes["dataset"] == name]
+    return Panel("genes", alt, plots.genes(rows))
+
+
+def _markers(results: Results, name: str) -> Iterator[Panel]:
+    reference, codes = results.evaluation.reference, np.array(list(results.evaluation.sizes))
+    if reference.markers is None:
+        return
+    rows = np.searchsorted(reference.types, codes)
+    top = reference.markers[rows, :MARKERS_PER_TYPE].ravel().tolist()
+    columns = np.array(list(dict.fromkeys(top)))[:MOST_MARKERS]  # each gene once
+    names = [results.gene_names[i] for i in columns]
+    figure = plots.markers(results.real, results.view(name), columns, names, codes, results.types)
+    alt = "Two dot plots of marker genes by type, real on the left and synthetic on the right."
+    yield Panel("markers", alt, figure)
+
+
+def _correlations(results: Results, name: str) -> Panel:
+    sizes, reference = results.evaluation.sizes, results.evaluation.reference
+    code = max(sizes, key=lambda t: sizes[t])
+    genes = reference.correlated_genes[code][:MOST_CORRELATED]
+    real, synthetic = (
+        np.take(view.of_type(code).dense, genes, axis=1)
+        for view in (results.real, results.view(name))
+    )
+    names = [results.gene_names[i] for i in reference.space.genes[genes]]
+    cell_type = results.types[code]
+    alt = f"Heat maps of gene-gene correlations in {cell_type}, real and synthetic."
+    figure = plots.gene_correlations(real, synthetic, names, cell_type)
+    return Panel("correlations", alt, figure)

@@ -1,0 +1,39 @@
+"""Plots of an evaluation, each a matplotlib figure.
+
+style        colours, axes, and figures as inline SVG
+cells        UMAP, cell sizes, distances to the nearest real cells
+classifiers  ROC curves, two-sample test by type
+genes        marker genes, moments of each gene, gene-gene correlations
+"""
+
+from scld.evaluation.plots.cells import (
+    Embedding,
+    add_type_legend,
+    add_types,
+    embed,
+    nearest,
+    sizes,
+    umap,
+)
+from scld.evaluation.plots.classifiers import by_type, roc
+from scld.evaluation.plots.genes import gene_correlations, genes, markers
+from scld.evaluation.plots.style import GREY, REAL, SYNTHETIC, svg
+
+__all__ = [
+    "GREY",
+    "REAL",
+    "SYNTHETIC",
+    "Embedding",
+    "add_type_legend",
+    "add_types",
+    "by_type",
+    "embed",
+    "gene_correlations",
+    "genes",
+    "markers",
+    "nearest",
+    "roc",
+    "sizes",
+    "svg",
+    "umap",
+]

@@ -1,0 +1,167 @@
+"""Plots of cells: UMAP, cell sizes, distances to the nearest real cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scld.evaluation.cells import View
+from scld.evaluation.plots.style import (
+    INK,
+    REAL,
+    SYNTHETIC,
+    TYPE_COLOURS,
+    add_legend,
+    set_labels,
+    shortened,
+    subplots,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Embedding = Mapping[str, tuple[np.ndarray, np.ndarray]]  # dataset -> UMAP of its cells, their codes
+Distances = tuple[np.ndarray, np.ndarray]  # to the nearest training cell, to the nearest held-out
+
+
+def embed(real: View, datasets: Mapping[str, View], most: int, seed: int) -> Embedding:
+    """One UMAP of real cells and every dataset together, on the components of the training cells.
+
+    It is fitted jointly, so that a cell unlike any real one can be placed elsewhere; a UMAP fitted
+    to real cells alone would place it among them.
+
+    Parameters
+    ----------
+    real, datasets
+        Cells.
+    most
+        Largest number of cells of each.
+    seed
+        Seed of the sample and of UMAP.
+    """
+    import warnings
+
+    rng = np.random.default_rng(seed)
+    chosen = {
+        name: view[np.sort(rng.permutation(len(view))[:most])]
+        for name, view in {"real": real, **datasets}.items()
+    }
+    cells = np.concatenate([view.components for view in chosen.values()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of UMAP's dependencies; nothing a user could act on
+        from umap import UMAP
+
+        neighbours = min(15, len(cells) - 1)
+        fitted = UMAP(n_neighbors=neighbours, init="pca", random_state=seed, n_jobs=1)
+        points = fitted.fit_transform(cells)
+    ends = np.cumsum([len(view) for view in chosen.values()])
+    parts = zip(chosen.items(), np.split(points, ends[:-1]), strict=True)
+    return {name: (part, view.cells.codes) for (name, view), part in parts}
+
+
+def umap(embedding: Embedding, name: str, types: Sequence[str]) -> Figure:
+    """Real and synthetic cells on one UMAP; then each of them by type."""
+    (real, real_codes), (synthetic, synthetic_codes) = embedding["real"], embedding[name]
+    width = 11 + 2 * legend_columns(types)
+    figure, axes = subplots(3, width, 4, sharex=True, sharey=True)
+    _both(axes[0], real, synthetic)
+    add_types(axes[1], real, real_codes)
+    add_types(axes[2], synthetic, synthetic_codes)
+    set_labels(axes[1], title="real, by type")
+    set_labels(axes[2], title="synthetic, by type")
+    if len(types) > 1:
+        add_type_legend(figure, np.union1d(real_codes, synthetic_codes), types)
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set(visible=True, color=INK, alpha=0.2)
+    return figure
+
+
+def _both(axis: Axes, real: np.ndarray, synthetic: np.ndarray) -> None:
+    points = np.concatenate([real, synthetic])
+    colours = np.repeat([REAL, SYNTHETIC], [len(real), len(synthetic)])
+    order = np.random.default_rng(0).permutation(len(points))  # so that neither covers the other
+    style: dict[str, Any] = {"s": 4, "lw": 0, "alpha": 0.6, "rasterized": True}
+    axis.scatter(points[order, 0], points[order, 1], c=colours[order], **style)
+    for label, colour in (("real", REAL), ("synthetic", SYNTHETIC)):
+        axis.scatter([], [], c=colour, s=20, label=label)
+    axis.margins(y=0.12)  # room for the legend
+    add_legend(axis, loc="upper right", ncols=2, borderpad=0, columnspacing=1)
+    set_labels(axis, title="real and synthetic")
+
+
+def add_types(axis: Axes, points: np.ndarray, codes: np.ndarray) -> None:
+    """Points ``[cells, 2]`` in the colours of their types ``[cells]``."""
+    for code in np.unique(codes):
+        x, y = points[codes == code].T
+        axis.scatter(x, y, s=5, lw=0, alpha=0.7, rasterized=True, **_symbol(code))
+
+
+def add_type_legend(figure: Figure, codes: np.ndarray, types: Sequence[str]) -> None:
+    """The names of these types, beside the plots: on them they would cover cells."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], ls="", ms=5, **_symbol(code)) for code in codes]
+    names = [shortened(types[code]) for code in codes]
+    style: dict[str, Any] = {"fontsize": 8, "frameon": False, "labelcolor": INK}
+    columns = max(1, legend_columns(names))
+    figure.legend(handles, names, loc="outside right center", ncols=columns, **style)
+
+
+def legend_columns(types: Sequence[str]) -> int:
+    """Columns of the legend of types; none for a single type."""
+    return -(-len(types) // 18) if len(types) > 1 else 0
+
+
+def _symbol(code: int) -> dict[str, Any]:
+    """Colour and marker of a type; beyond the colours, the marker changes."""
+    cycle, colour = divmod(int(code), len(TYPE_COLOURS))
+    return {"color": TYPE_COLOURS[colour], "marker": "o^sDv"[cycle % 5]}
+
+
+def sizes(real: View, synthetic: View) -> Figure:
+    """Library size and genes per cell, on a log scale; library size only if both have counts."""
+    pairs = [("genes per cell", real.cells.detected, synthetic.cells.detected)]
+    if real.cells.library is not None and synthetic.cells.library is not None:
+        pairs.insert(0, ("counts per cell", real.cells.library, synthetic.cells.library))
+    figure, axes = subplots(len(pairs), 4.6 * len(pairs), 3)
+    for axis, (title, of_real, of_synthetic) in zip(axes, pairs, strict=True):
+        _two_histograms(axis, of_real, of_synthetic)
+        set_labels(axis, title, "cells")
+        add_legend(axis)
+    return figure
+
+
+def _two_histograms(axis: Axes, real: np.ndarray, synthetic: np.ndarray) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = min(real.min(), synthetic.min()), max(real.max(), synthetic.max())
+    edges = np.geomspace(max(1, low), high * 1.001, 45).tolist()
+    axis.hist(real, edges, color=REAL, alpha=0.35, label="real")
+    axis.hist(real, edges, color=REAL, histtype="step", lw=1.2)
+    axis.hist(synthetic, edges, color=SYNTHETIC, histtype="step", lw=2, label="synthetic")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def nearest(synthetic: Distances, baseline: Distances) -> Figure:
+    """Distances to the nearest training and held-out cell, of synthetic and of real cells."""
+    figure, (axis,) = subplots(1, 5.2, 3.4)
+    largest = float(np.quantile(np.concatenate([*synthetic, *baseline]), 0.99))
+    edges = np.linspace(0, largest, 50).tolist()
+    for distances, colour, name in [
+        (baseline, REAL, "real"),
+        (synthetic, SYNTHETIC, "synthetic"),
+    ]:
+        to_training, to_held_out = distances
+        style: dict[str, Any] = {"histtype": "step", "color": colour}
+        axis.hist(to_training, edges, lw=1.8, label=f"{name}, to training cells", **style)
+        axis.hist(to_held_out, edges, lw=1.2, ls="--", label=f"{name}, to held-out cells", **style)
+    set_labels(axis, "distance to the nearest cell, in 30 components", "cells")
+    add_legend(axis, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    return figure

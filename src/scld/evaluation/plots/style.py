@@ -1,0 +1,122 @@
+"""Colours and axes of every plot; `svg` makes a figure fit light, dark and printed pages."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+REAL, SYNTHETIC, GREY = "#2b83c6", "#e2711d", "#8a8f98"  # safe for every kind of colour vision
+INK = "#010203"  # a placeholder for the text colour of the page: see `svg`
+TYPE_COLOURS = (  # after Paul Tol
+    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bb5566"),
+    *("#004488", "#ddaa33", "#999933", "#882255", "#44aa99"),
+)
+SMALLEST = 0.8  # of a figure's width: below it text is too small, and the page scrolls instead
+
+
+def svg(figure: Figure, alt: str, name: str) -> str:
+    """A figure as inline SVG: text stays text and takes the colour of the page.
+
+    Parameters
+    ----------
+    figure
+        The figure.
+    alt
+        A text alternative.
+    name
+        Prefix of every id, so that several figures fit on one page.
+
+    Examples
+    --------
+    >>> figure, _ = subplots(1, 2, 2)
+    >>> svg(figure, "no data", "empty")[:30]
+    '<svg role="img" aria-label="no'
+    """
+    import html
+
+    import matplotlib
+
+    buffer = io.StringIO()
+    options: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.family": "sans-serif",
+    }
+    with matplotlib.rc_context(options):
+        metadata = {"Date": None, "Creator": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'(url\(#|href="#)', rf"\1{name}-", text)
+    text = re.sub(r"font: ([^;]*?)'[^;]*;", r"font: \1 sans-serif;", text)
+    text = _flexible_width(text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+
+
+def _flexible_width(text: str) -> str:
+    size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text)
+    if size is None:
+        return text
+    width = float(size.group(1))
+    style = f'style="max-width: {width:.0f}pt; min-width: {SMALLEST * width:.0f}pt"'
+    return text.replace(size.group(0), style)
+
+
+def subplots(
+    columns: int, width: float, height: float, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a row of axes; width and height in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(1, columns, **options)).ravel())
+    for axis in axes:
+        _set_style(axis)
+    return figure, axes
+
+
+def _set_style(axis: Axes) -> None:
+    axis.tick_params(colors=INK, labelsize=8, length=3)
+    axis.patch.set_alpha(0)
+    for side, spine in axis.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+        spine.set_alpha(0.5)
+
+
+def set_labels(axis: Axes, x: str = "", y: str = "", title: str = "") -> None:
+    """Names of both axes, and a title."""
+    axis.set_xlabel(x, fontsize=9, color=INK)
+    axis.set_ylabel(y, fontsize=9, color=INK)
+    axis.set_title(title, fontsize=10, color=INK, loc="left")
+
+
+def add_legend(axis: Axes, **options: Any) -> None:
+    """A legend of opaque symbols."""
+    legend = axis.legend(fontsize=8, frameon=False, labelcolor=INK, **options)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1)
+
+
+def add_colourbar(
+    figure: Figure, mappable: Any, axes: list[Axes], label: str, **options: Any
+) -> None:
+    """One colour bar for several axes."""
+    bar = figure.colorbar(mappable, ax=axes, **options)
+    bar.set_label(label, fontsize=8, color=INK)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+
+
+def shortened(text: str, most: int = 22) -> str:
+    """A name of at most so many characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"

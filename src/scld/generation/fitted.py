@@ -1,0 +1,146 @@
+"""A fitted model: the generator, its labels and genes, and how it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import scipy.sparse as sp
+import torch
+
+from scld._version import __version__
+from scld.config import Config
+from scld.errors import RequestError, check_int
+from scld.generation.batches import Assembly, resized
+from scld.generation.generator import Generator
+from scld.generation.options import SamplingOptions
+from scld.generation.request import SamplingRequest
+from scld.io import checkpoint
+from scld.progress import progress_bars
+from scld.schema import Schema
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """What a fit gives, and a checkpoint holds.
+
+    Parameters
+    ----------
+    generator
+        Labels to counts.
+    schema
+        The labels, their categories and frequencies in training.
+    genes
+        Columns ``gene`` and ``seen``: whether training saw a count of it.
+    history
+        What training did, as plain values.
+    config, seed
+        Of the fit.
+    """
+
+    generator: Generator
+    schema: Schema
+    genes: pd.DataFrame
+    history: dict[str, Any]
+    config: Config
+    seed: int
+
+    @property
+    def size(self) -> str:
+        """Cells and genes of training, in words."""
+        return f"{self.history['cells']:,} cells x {len(self.genes):,} genes"
+
+    def save(self, path: Path, overwrite: bool) -> None:
+        """Write a checkpoint directory: see `scld.io.checkpoint`."""
+        manifest = {
+            "scld_version": __version__,
+            "config": self.config.to_dict(),
+            "seed": self.seed,
+            "training": self.history,
+        }
+        parts = self.generator.parts()
+        content = checkpoint.Checkpoint(manifest, self.schema.to_json(), self.genes, parts)
+        checkpoint.write(path, content, overwrite)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> FittedModel:
+        """Read a checkpoint directory; `CheckpointError` if its parts do not fit each other."""
+        saved = checkpoint.read(path)
+        try:
+            schema = Schema.from_json(saved.schema)
+            config = Config.from_dict(saved.manifest["config"])
+            seen = int(saved.genes["seen"].sum())
+            generator = Generator.from_parts(saved.parts, schema, seen, config, device)
+            history = _validated_history(saved.manifest["training"])
+            seed = check_int("seed", saved.manifest["seed"], 0)
+            return cls(generator, schema, saved.genes, history, config, seed)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise checkpoint.damaged(path, str(error)) from error
+
+    def sample(
+        self, request: SamplingRequest, options: SamplingOptions, asked: dict[str, Any]
+    ) -> AnnData:
+        """All cells of a request in one AnnData; ``asked`` is recorded in ``uns``."""
+        counts = sp.csr_matrix(sp.vstack(list(self._pages(request, options)), format="csr"))
+        return self._assembly(options, asked).assemble(counts, request, 0)
+
+    def stream(
+        self,
+        request: SamplingRequest,
+        options: SamplingOptions,
+        asked: dict[str, Any],
+        batch_size: int,
+    ) -> Iterator[AnnData]:
+        """The same cells in batches."""
+        assembly, first = self._assembly(options, asked), 0
+        for counts in resized(self._pages(request, options), batch_size):
+            yield assembly.assemble(counts, request, first)
+            first += counts.shape[0]
+
+    def _pages(self, request: SamplingRequest, options: SamplingOptions) -> Iterator[sp.csr_matrix]:
+        with progress_bars(options.progress) as bar:
+            update, done = bar("sample", len(request.codes)), 0
+            for page in self.generator.pages(request, options):
+                done += page.shape[0]
+                update(done, "")
+                yield page
+
+    def _assembly(self, options: SamplingOptions, asked: dict[str, Any]) -> Assembly:
+        settings = {
+            "version": __version__,
+            "seed": options.seed,
+            "steps": len(options.sigmas) - 1,
+            "guidance": dict(zip(self.schema.names, options.weights, strict=True)),
+            "guidance_interval": list(options.interval),
+            "candidates": self.generator.candidates(options),
+        }
+        return Assembly(self.genes, self.schema, settings | asked)
+
+
+def _validated_history(history: dict[str, Any]) -> dict[str, Any]:
+    """The training history; `KeyError` or `ValueError` if something is missing."""
+    check_int("cells", history["cells"], 1)
+    for network in ("autoencoder", "denoiser"):
+        for name in ("validation", "best_interval", "steps", "seconds"):
+            history[network][name]
+    return history
+
+
+def torch_device(name: str) -> torch.device:
+    """``"auto"``, ``"cpu"`` or ``"cuda"`` -> a device that works here; else `RequestError`."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    allowed = "allowed are 'auto', 'cpu' and, with a GPU and a torch built for it, 'cuda'"
+    try:
+        device = torch.device(name)
+        if device.type in ("cpu", "cuda"):
+            return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise RequestError(f"device: {name!r} cannot be used here; {allowed}") from error
+    raise RequestError(f"device: {name!r} is not supported; {allowed}")

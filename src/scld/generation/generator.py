@@ -1,0 +1,257 @@
+"""Fitted networks -> counts, one page of cells at a time.
+
+A page is a fixed number of cells, always computed together and by one thread, with noise keyed by
+(seed, page). So the arithmetic of a cell, and every byte of it, does not depend on the batch size
+or on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from scld.config import Config
+from scld.errors import SCLDError
+from scld.generation.latent_shift import CombinationMeans
+from scld.generation.options import SamplingOptions
+from scld.generation.post_guidance import Discriminator, LabelledCells, select
+from scld.generation.request import SamplingRequest
+from scld.kernels.parallel import single_threaded_pool, thread_count
+from scld.kernels.sampling import sample_counts
+from scld.model.autoencoder import Autoencoder, Batch
+from scld.model.denoiser import Denoiser
+from scld.model.guidance import pre_guided
+from scld.model.sampler import Denoise, solve
+from scld.schema import MISSING, Schema
+
+PAGE = 256
+_DECODED = 32  # cells decoded at a time: their dense means stay in the processor's cache
+_MAX_REDRAWS = 100
+Parts = dict[str, dict[str, Tensor]]  # name -> tensors of one part of a checkpoint
+
+
+class Page(NamedTuple):
+    """Cells that are computed together; the arrays after ``codes`` are padded to `PAGE` rows."""
+
+    number: int
+    codes: np.ndarray  # labels [cells, labels]
+    origin: np.ndarray  # labels to generate latent points of, `LatentShifts`
+    shift: np.ndarray  # [PAGE, dims], added to these
+    decode_labels: np.ndarray  # labels that the decoder sees
+    start: np.ndarray | None  # latent points [PAGE, dims] to start from; None: pure noise
+
+
+@dataclass(frozen=True)
+class Generator:
+    """What it takes to generate cells with given labels.
+
+    Parameters
+    ----------
+    autoencoder, denoiser
+        Fitted networks on one device, in evaluation mode.
+    centre, scale
+        ``[dims]``, which undo the standardisation of latents.
+    library
+        ``[2]`` smallest and largest log library size in training; generated ones are kept within.
+    means
+        Where combinations of labels lie in latent space.
+    discriminator
+        For post-guidance; None before it is trained.
+    """
+
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+    centre: Tensor
+    scale: Tensor
+    library: Tensor
+    means: CombinationMeans
+    discriminator: Discriminator | None = None
+
+    def parts(self) -> Parts:
+        """As named tensors, for a checkpoint."""
+        latents = {"centre": self.centre, "scale": self.scale, "library": self.library}
+        latents["combination_means"] = torch.from_numpy(self.means.points)
+        parts = {
+            "autoencoder": self.autoencoder.state_dict(),
+            "denoiser": self.denoiser.state_dict(),
+            "latents": latents,
+        }
+        if self.discriminator is not None:
+            parts["discriminator"] = self.discriminator.tensors()
+        return parts
+
+    @classmethod
+    def from_parts(
+        cls, parts: Parts, schema: Schema, genes: int, config: Config, device: torch.device
+    ) -> Generator:
+        """The inverse of `parts`; `ValueError`, `KeyError` or `RuntimeError` if they do not fit."""
+        networks = build_networks(genes, schema.sizes, config)
+        for network, name in zip(networks, ("autoencoder", "denoiser"), strict=True):
+            network.load_state_dict(parts[name])
+            network.to(device).eval()
+        dims, latents = config.autoencoder.latent + 1, parts["latents"]
+        centre, scale = (latents[name].reshape(dims).to(device) for name in ("centre", "scale"))
+        library = latents["library"].reshape(2).to(device)
+        if not (scale > 0).all() or not library[0] <= library[1]:
+            raise ValueError("latents: a scale or a range of library sizes that cannot be")
+        points = latents["combination_means"].reshape(len(schema.cells), dims).numpy()
+        means = CombinationMeans(schema.combinations, schema.cells, points)
+        discriminator = None
+        if "discriminator" in parts:
+            tensors, labels = parts["discriminator"], len(schema.sizes)
+            discriminator = Discriminator.from_tensors(tensors, genes, labels)
+        return cls(*networks, centre, scale, library, means, discriminator)
+
+    def candidates(self, options: SamplingOptions) -> int:
+        """Candidates that are generated for each cell."""
+        active = self.discriminator is not None and self.discriminator.active
+        return options.candidates if active else 1
+
+    def pages(self, request: SamplingRequest, options: SamplingOptions) -> Iterator[sp.csr_matrix]:
+        """Counts ``[cells, genes]`` of the cells requested, one page at a time, in order.
+
+        Pages are computed in parallel by as many threads as torch uses; only a few wait to be
+        taken.
+        """
+        threads = thread_count()
+        waiting: deque[Future[sp.csr_matrix]] = deque()
+        with single_threaded_pool(threads) as pool:
+            for page in self._split(request):
+                waiting.append(pool.submit(self.generate, page, options))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _split(self, request: SamplingRequest) -> Iterator[Page]:
+        shifts = self.means.shifts(request.codes)
+        for number in range(-(-len(request.codes) // PAGE)):
+            cells = slice(number * PAGE, (number + 1) * PAGE)
+            origin, shift, decode_labels = map(_padded, shifts.of_cells(cells))
+            start = None if request.start is None else _padded(request.start[cells])
+            yield Page(number, request.codes[cells], origin, shift, decode_labels, start)
+
+    def generate(self, page: Page, options: SamplingOptions) -> sp.csr_matrix:
+        """Counts ``[cells, genes]`` of one page, post-guided."""
+        number, codes = self.candidates(options), page.codes
+        if self.discriminator is None or number == 1:
+            return self._candidate(page, options, 0)
+        candidates = [self._candidate(page, options, i) for i in range(number)]
+        log_odds = [self.discriminator.log_odds(LabelledCells(c, codes)) for c in candidates]
+        quantiles = _random(options.seed, page.number, number).random(PAGE)[: len(codes)]
+        selected = select(np.stack(log_odds), quantiles)
+        # the discriminator sees labels, and was trained on cells that have them
+        selected[(codes == MISSING).any(axis=1)] = 0
+        rows = selected * len(codes) + np.arange(len(codes))
+        return sp.csr_matrix(sp.vstack(candidates, format="csr")[rows])
+
+    @torch.no_grad()
+    def _candidate(self, page: Page, options: SamplingOptions, number: int) -> sp.csr_matrix:
+        """Counts of one candidate for each cell of a page."""
+        latent = self.latents(page, options, number) * self.scale + self.centre
+        latent[:, -1].clamp_(*self.library)
+        labels = torch.from_numpy(page.decode_labels).to(latent.device)
+        logits, seed = self.autoencoder.logits(latent, labels), _seed(options.seed, number)
+        dispersions = (
+            self.autoencoder.log_dispersion.sum() + self.autoencoder.dispersion_slope.sum()
+        )
+        if not torch.isfinite(logits.sum() + dispersions):  # cheaper than to test each value
+            advice = "training diverged, or the model is damaged: fit again"
+            raise SCLDError(f"model: its networks give non-finite expression values; {advice}")
+        counts = []
+        for first in range(0, len(page.codes), _DECODED):
+            some = slice(first, min(first + _DECODED, len(page.codes)))
+            parameters = self.autoencoder.nb_parameters(logits[some], latent[some, -1:])
+            mean, dispersion = (part.exp_().cpu().numpy() for part in parameters)
+            position = page.number * PAGE + first
+            counts.append(_sample_non_empty(mean, dispersion, seed, position))
+        return sp.csr_matrix(sp.vstack(counts, format="csr"))
+
+    @torch.no_grad()
+    def latents(self, page: Page, options: SamplingOptions, number: int = 0) -> Tensor:
+        """Standardised latent points ``[PAGE, dims]`` of one candidate for each cell of a page."""
+        device, dims = self.centre.device, len(self.centre)
+        labels, shift = (torch.from_numpy(part).to(device) for part in (page.origin, page.shift))
+        random = _random(options.seed, page.number, number)
+        noise = torch.from_numpy(random.standard_normal((PAGE, dims), dtype=np.float32)).to(device)
+        library = 1  # the last dimension; guidance would change the depth of cells
+        denoise = pre_guided(self.denoiser, labels, options.weights, options.interval, library)
+        sigmas = options.sigmas.to(device)
+        if page.start is None:  # latents are standardised: this is their sd at the first level
+            return solve(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas) + shift
+        points = torch.from_numpy(page.start).to(device)
+        origin = points - shift
+        keeping = _keeping_last(denoise, origin[:, -1])
+        ends = solve(keeping, origin + noise * sigmas[0], sigmas) + shift
+        return torch.cat([ends[:, :-1], points[:, -1:]], dim=1)
+
+    def encode(self, counts: sp.csr_matrix) -> np.ndarray:
+        """Standardised posterior means ``[cells, dims]`` of real cells ``[cells, genes]``."""
+        with single_threaded_pool(1) as pool:  # for the same bytes with any number of threads
+            return pool.submit(self._encode, counts).result()
+
+    @torch.inference_mode()
+    def _encode(self, counts: sp.csr_matrix) -> np.ndarray:
+        pieces = [counts[start : start + PAGE] for start in range(0, counts.shape[0], PAGE)]
+        unlabelled = [np.zeros((piece.shape[0], 0), np.int64) for piece in pieces]
+        device = self.centre.device
+        batches = (Batch.of(*pair, device) for pair in zip(pieces, unlabelled, strict=True))
+        latent = torch.cat([self.autoencoder.encode(batch)[0] for batch in batches])
+        points: np.ndarray = ((latent - self.centre) / self.scale).cpu().numpy()
+        return points
+
+
+def build_networks(
+    genes: int, sizes: Sequence[int], config: Config
+) -> tuple[Autoencoder, Denoiser]:
+    """The networks of a model of so many genes and labels, untrained."""
+    autoencoder = Autoencoder(genes, sizes, config.autoencoder)
+    return autoencoder, Denoiser(config.autoencoder.latent + 1, sizes, config.denoiser)
+
+
+def _random(seed: int, page: int, candidate: int) -> np.random.Generator:
+    """The random numbers of one candidate of one page."""
+    key = np.array([seed, page], dtype=np.uint64)
+    counter = np.array([0, 0, 0, candidate], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def _seed(seed: int, candidate: int, redraw: int = 0) -> int:
+    """The seed of the counts of a candidate."""
+    return (seed + (candidate * _MAX_REDRAWS + redraw) * 0x5851F42D4C957F2D) & 2**63 - 1
+
+
+def _padded(rows: np.ndarray) -> np.ndarray:
+    return np.resize(rows, (PAGE, rows.shape[1]))
+
+
+def _keeping_last(denoise: Denoise, last: Tensor) -> Denoise:
+    """A denoiser of points whose last dimension is known."""
+
+    def kept(x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.cat([denoise(x, sigma)[:, :-1], last[:, None]], dim=1)
+
+    return kept
+
+
+def _sample_non_empty(
+    mean: np.ndarray, dispersion: np.ndarray, seed: int, first: int
+) -> sp.csr_matrix:
+    """Sample counts; cells without any, as shallow ones can be, again: no real cell is empty."""
+    counts = sample_counts(mean, dispersion, seed, first)
+    for redraw in range(1, _MAX_REDRAWS):
+        empty = np.diff(counts.indptr) == 0
+        if not empty.any():
+            break
+        again = sample_counts(mean, dispersion, _seed(seed, 0, redraw), first)
+        kept, replaced = (sp.diags_array(mask.astype(np.float32)) for mask in (~empty, empty))
+        counts = sp.csr_matrix(kept @ counts + replaced @ again)
+    return counts

@@ -1,0 +1,14 @@
+"""Cells and models in and out of files. ``scld.data`` is this package.
+
+read        an AnnData, .h5ad or .zarr -> matrix, obs and gene names
+counts      the matrix -> raw counts, validated once
+write       generated cells -> .h5ad or .zarr, one batch at a time
+checkpoint  a fitted model as a directory
+atomic      write to a temporary sibling, then rename
+"""
+
+from scld.io.counts import count_matrix
+from scld.io.read import read
+from scld.preprocessing import split
+
+__all__ = ["count_matrix", "read", "split"]

@@ -1,0 +1,90 @@
+"""Write generated cells to disk, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scld.errors import RequestError
+from scld.io.atomic import atomic_write, check_target
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def check_output(
+    path: Path, overwrite: bool, endings: tuple[str, ...] = (".h5ad", ".zarr")
+) -> None:
+    """Refuse an output with another ending, or one that cannot be written: see `check_target`."""
+    if path.suffix not in endings:
+        allowed = " and ".join(endings)
+        raise RequestError(f"{path}: unknown ending {path.suffix!r}; allowed are {allowed}")
+    is_kind = _is_zarr if path.suffix == ".zarr" else Path.is_file
+    check_target(path, overwrite, f"a {path.suffix}", is_kind)
+
+
+def _is_zarr(path: Path) -> bool:
+    return (path / ".zgroup").exists() or (path / "zarr.json").exists()
+
+
+def write(batches: Iterable[AnnData], path: Path, overwrite: bool = False) -> int:
+    """Write batches with the same genes and labels to one ``.h5ad`` or ``.zarr``.
+
+    One batch is in memory at a time.
+
+    Returns
+    -------
+    int
+        Number of cells written.
+
+    Raises
+    ------
+    RequestError
+        The output exists, has another ending, or its folder is missing.
+
+    Examples
+    --------
+    >>> import scld, tempfile, pathlib
+    >>> cells = scld.datasets.pbmc()
+    >>> write([cells[:3], cells[3:5]], pathlib.Path(tempfile.mkdtemp()) / "five.h5ad")
+    5
+    """
+    check_output(path, overwrite)
+    with atomic_write(path) as temporary:
+        return _write(batches, temporary)
+
+
+def _write(batches: Iterable[AnnData], path: Path) -> int:
+    import anndata as ad
+
+    tables: list[pd.DataFrame] = []
+    with _store(path) as store:
+        for batch in batches:
+            if tables:
+                ad.io.sparse_dataset(store["X"]).append(batch.X)
+            else:
+                ad.io.write_elem(
+                    store, "/", ad.AnnData(obs=batch.obs, var=batch.var, uns=batch.uns)
+                )
+                large = {"indptr_dtype": np.int64}  # more than 2^31 counts in all
+                options = large if sp.issparse(batch.X) else {}
+                ad.io.write_elem(store, "X", batch.X, dataset_kwargs=options)
+            tables.append(batch.obs)
+        ad.io.write_elem(store, "obs", pd.concat(tables))
+    return sum(map(len, tables))
+
+
+def _store(path: Path) -> AbstractContextManager[Any]:
+    import h5py
+    import zarr
+
+    if path.suffix == ".h5ad":
+        file: AbstractContextManager[Any] = h5py.File(path, "w")
+        return file
+    return nullcontext(zarr.open_group(path, mode="w", zarr_format=2))

@@ -1,0 +1,261 @@
+"""The training of one network: averaged weights, early stopping, resuming.
+
+Training runs in validation intervals. Everything random in an interval (noise, dropout) is seeded
+by (seed, interval), and the order of the cells in an epoch by (seed, epoch). So a run that is
+resumed at the start of an interval ends where an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from scld.config import TrainingConfig
+from scld.errors import RequestError
+from scld.io.atomic import atomic_write
+from scld.progress import Update
+
+_AVERAGE_EVERY = 4  # steps: averaging all of them would change little, and cost time
+Loss = Callable[[nn.Module, Tensor], Tensor]  # (module, cell indices) -> mean loss of these cells
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """What a training run did.
+
+    Parameters
+    ----------
+    validation
+        Held-out loss after each validation interval.
+    best_interval
+        The interval with the lowest, counted from 0.
+    steps
+        Steps of the optimiser.
+    seconds
+        Wall time, interruptions left out.
+    """
+
+    validation: tuple[float, ...]
+    best_interval: int
+    steps: int
+    seconds: float
+
+
+@dataclass
+class _State:
+    interval: int = 0
+    best_interval: int = -1
+    seconds: float = 0.0
+    validation: list[float] = field(default_factory=list)
+
+    def continues(self, config: TrainingConfig) -> bool:
+        without_gain = self.interval - max(self.best_interval, 0)
+        return self.interval < config.intervals and without_gain <= config.patience
+
+
+def train(
+    module: nn.Module,
+    groups: list[dict[str, Any]],
+    loss: Loss,
+    cells: Tensor,
+    held_out: Tensor,
+    config: TrainingConfig,
+    seed: int,
+    resume: Path | None = None,
+    progress: Update = lambda done, text: None,
+) -> TrainingHistory:
+    """Train ``module`` in place; it ends with the averaged weights of its best interval.
+
+    Parameters
+    ----------
+    module
+        The network.
+    groups
+        Parameter groups for Adam; the ``lr`` of a group comes before that of ``config``.
+    loss
+        ``(module, cell indices) ->`` mean over these cells.
+    cells, held_out
+        Indices of the cells to train on and to validate with.
+    config
+        Rates, batch, intervals, patience.
+    seed
+        Of everything random.
+    resume
+        Folder for the state of the run, saved now and then and at its end, and continued from if
+        it is there already. None keeps no state.
+    progress
+        Called with the number of intervals done and a short text.
+
+    Returns
+    -------
+    TrainingHistory
+        Held-out loss by interval, and what the run took.
+    """
+    run = _Run.start(module, groups, loss, config, seed)
+    state = run.load(resume) if resume is not None and resume.exists() else _State()
+    started, saved = time.monotonic() - state.seconds, time.monotonic()
+    while state.continues(config):
+        run.interval(state, cells, held_out)
+        state.seconds = time.monotonic() - started
+        progress(state.interval, f"held-out loss {min(state.validation):.4g}")
+        due = time.monotonic() - saved > config.save_seconds or not state.continues(config)
+        if resume is not None and due:
+            run.save(resume, state)
+            saved = time.monotonic()
+    if state.best_interval < 0:
+        advice = "lower learning_rate in the Config"
+        raise RequestError(f"training: the held-out loss is not a number; {advice}")
+    best = f"held-out loss {min(state.validation):.4g}, best of {state.interval} intervals"
+    progress(config.intervals, best)
+    module.load_state_dict(run.best.state_dict())
+    module.eval()
+    steps = state.interval * steps_per_interval(config, len(cells))
+    return TrainingHistory(tuple(state.validation), state.best_interval, steps, state.seconds)
+
+
+def steps_per_interval(config: TrainingConfig, cells: int) -> int:
+    """Steps between two validations when training on so many cells."""
+    steps = max(config.steps, config.epochs * cells // config.batch)
+    return math.ceil(steps / config.intervals)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The network in training, the averages of its weights, and the best of these so far."""
+
+    module: nn.Module
+    averaged: nn.Module
+    best: nn.Module
+    optimizer: torch.optim.Optimizer
+    rates: list[float]
+    loss: Loss
+    config: TrainingConfig
+    seed: int
+
+    @classmethod
+    def start(
+        cls,
+        module: nn.Module,
+        groups: list[dict[str, Any]],
+        loss: Loss,
+        config: TrainingConfig,
+        seed: int,
+    ) -> _Run:
+        averaged, best = (copy.deepcopy(module).eval() for _ in range(2))
+        optimizer = torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return cls(module, averaged, best, optimizer, rates, loss, config, seed)
+
+    def interval(self, state: _State, cells: Tensor, held_out: Tensor) -> None:
+        """Train to the next validation, and validate."""
+        number = steps_per_interval(self.config, len(cells))
+        steps = range(state.interval * number, (state.interval + 1) * number)
+        with torch.random.fork_rng():
+            torch.manual_seed((self.seed * 1_000_003 + state.interval) % 2**63)
+            self._steps(cells, steps, total=self.config.intervals * number)
+            torch.manual_seed(self.seed)  # the same noise in every validation
+            state.validation.append(self._validate(held_out))
+        if state.validation[-1] < min(state.validation[:-1], default=math.inf):
+            state.best_interval = state.interval
+            self.best.load_state_dict(self.averaged.state_dict())
+        state.interval += 1
+
+    def _steps(self, cells: Tensor, steps: range, total: int) -> None:
+        self.module.train()
+        weights: list[Tensor] = list(self.module.parameters())
+        averages: list[Tensor] = list(self.averaged.parameters())
+        batches = shuffled_batches(cells, self.config.batch, steps, self.seed)
+        for step, batch in zip(steps, batches, strict=True):
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * (1 - step / total)
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(self.loss(self.module, batch))
+            nn.utils.clip_grad_norm_(weights, self.config.clip)
+            self.optimizer.step()
+            if step % _AVERAGE_EVERY == 0:
+                early = (1 + step) / (10 + step)  # the first weights, nearly random, count little
+                decay = min(self.config.average, early) ** _AVERAGE_EVERY
+                with torch.no_grad():
+                    torch._foreach_lerp_(averages, weights, 1 - decay)
+
+    @torch.no_grad()
+    def _validate(self, cells: Tensor) -> float:
+        """Mean held-out loss over cells and over several draws of the noise."""
+        repeated = cells.repeat(self.config.validation_repeats)
+        batches = torch.split(repeated, 4 * self.config.batch)
+        total = sum(len(batch) * float(self.loss(self.averaged, batch)) for batch in batches)
+        return total / len(repeated)
+
+    def save(self, folder: Path, state: _State) -> None:
+        """Save all that it takes to continue."""
+        modules = {"module": self.module, "averaged": self.averaged, "best": self.best}
+        with atomic_write(folder) as temporary:
+            temporary.mkdir()
+            for name, module in modules.items():
+                tensors = {key: t.contiguous() for key, t in module.state_dict().items()}
+                save_file(tensors, temporary / f"{name}.safetensors")
+            save_file(_optimizer_tensors(self.optimizer), temporary / "optimizer.safetensors")
+            (temporary / "state.json").write_text(json.dumps(asdict(state)))
+
+    def load(self, folder: Path) -> _State:
+        """Continue from what `save` wrote."""
+        modules = {"module": self.module, "averaged": self.averaged, "best": self.best}
+        for name, module in modules.items():
+            module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        tensors = load_file(folder / "optimizer.safetensors")
+        self.optimizer.load_state_dict(_optimizer_state(self.optimizer, tensors))
+        return _State(**json.loads((folder / "state.json").read_text()))
+
+
+def shuffled_batches(cells: Tensor, size: int, steps: range, seed: int) -> Iterator[Tensor]:
+    """The batches of these steps, each full; every cell once per epoch, in random order.
+
+    Examples
+    --------
+    >>> batches = list(shuffled_batches(torch.arange(6), 4, range(3), seed=0))
+    >>> sorted(torch.cat(batches)[:6].tolist()), [len(batch) for batch in batches]
+    ([0, 1, 2, 3, 4, 5], [4, 4, 4])
+    """
+    epoch, order = -1, cells
+    for step in steps:
+        parts: list[Tensor] = []
+        position, stop = step * size, (step + 1) * size
+        while position < stop:
+            if position // len(cells) != epoch:
+                epoch = position // len(cells)
+                permutation = np.random.default_rng([seed, epoch]).permutation(len(cells))
+                order = cells[torch.from_numpy(permutation)]
+            start = position - epoch * len(cells)
+            parts.append(order[start : start + stop - position])
+            position += len(parts[-1])
+        yield torch.cat(parts)
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def _optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> dict[str, Any]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}

@@ -1,0 +1,96 @@
+"""The plots: they show what was given, and change nothing outside the figure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from scld.evaluation import plots
+from scld.evaluation.plots.style import INK, set_labels, subplots
+
+
+def test_svg_takes_the_text_colour_of_the_page_and_keeps_text():
+    figure, axes = subplots(1, 3, 2)
+    set_labels(axes[0], "counts per cell")
+    text = plots.svg(figure, 'a "quoted" alternative', "one")
+    assert "currentColor" in text
+    assert INK not in text
+    assert ">counts per cell</text>" in text
+    assert 'aria-label="a &quot;quoted&quot; alternative"' in text
+    assert 'id="one-' in text
+
+
+def test_drawing_leaves_matplotlib_as_it_was():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plots.svg(plots.by_type(["a", "b"], np.array([0.7, 0.6]), np.array([0.5, 0.5])), "alt", "two")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_by_type_has_the_largest_at_the_top():
+    figure = plots.by_type(["mild", "worst", "good"], np.array([0.7, 0.9, 0.55]), np.full(3, 0.5))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["good", "mild", "worst"]
+
+
+def test_genes_names_those_that_differ_most_in_detection():
+    rng = np.random.default_rng(0)
+    moments = {key: rng.random(50) for key in ("mean", "variance", "detection")}
+    real = {f"{key}_real": values for key, values in moments.items()}
+    table = pd.DataFrame({"gene": [f"g{i}" for i in range(50)], **real, **moments})
+    table.loc[7, "detection"] += 0.5
+    assert "g7" in [text.get_text() for text in plots.genes(table).axes[2].texts]
+
+
+def test_nearest_shows_four_histograms():
+    rng = np.random.default_rng(0)
+    pairs = [(rng.random(200), rng.random(200)) for _ in range(2)]
+    figure = plots.nearest(*pairs)
+    tops = [patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches]
+    assert len(tops) == 4
+    assert min(tops) > 0
+
+
+@pytest.mark.parametrize("number", [2, 11, 40])
+def test_each_type_has_a_symbol_of_its_own_and_its_name_covers_no_cell(number):
+    rng, codes = np.random.default_rng(0), np.repeat(np.arange(number), 5)
+    embedding = {name: (rng.random((len(codes), 2)), codes) for name in ("real", "ours")}
+    figure = plots.umap(embedding, "ours", [f"type {i}" for i in range(number)])
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    symbols = [(line.get_color(), line.get_marker()) for line in legend.get_lines()]
+    assert len(set(symbols)) == number
+    assert [text.get_text() for text in legend.get_texts()] == [f"type {i}" for i in range(number)]
+    box = legend.get_window_extent()
+    assert not any(box.overlaps(axis.get_window_extent()) for axis in figure.axes)
+    assert figure.bbox.padded(1).contains(*box.min)
+    assert figure.bbox.padded(1).contains(*box.max)
+
+
+def test_colours_differ_for_every_kind_of_colour_vision():
+    """Machado et al. 2009: full deuteranopia, protanopia and tritanopia."""
+    import matplotlib.colors as mc
+
+    simulations = {
+        "deuteranopia": [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+        "protanopia": [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        "tritanopia": [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ],
+    }
+    real, synthetic = (np.array(mc.to_rgb(colour)) for colour in (plots.REAL, plots.SYNTHETIC))
+    for matrix in simulations.values():
+        assert np.linalg.norm(np.array(matrix) @ (real - synthetic)) > 0.4

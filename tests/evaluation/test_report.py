@@ -1,0 +1,64 @@
+"""The report: the table, and the files that it writes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from simulated import NO_CONTROLS, TYPES
+from test_inputs import PathOf
+
+import scld
+from scld.evaluation.controls import CONTROLS
+from scld.evaluation.table import COLUMNS
+
+
+def test_the_table_is_tidy(report):
+    table = report.table
+    datasets = {"other real", "noise-free", "shuffled", "copies", "baseline", *CONTROLS}
+    assert list(table.columns) == COLUMNS
+    assert not table.duplicated(["dataset", "group", "metric"]).any()
+    assert set(table["dataset"]) == datasets
+    assert set(table["group"]) == {"overall", *TYPES}
+    assert set(table["better"]) == {"lower", "higher", "target"}
+    averaged = table[table["lower"].notna()]
+    assert (averaged["lower"] <= averaged["value"] + 1e-12).all()
+    assert (averaged["value"] <= averaged["upper"] + 1e-12).all()
+
+
+def test_positions_run_from_the_baseline_to_the_worst_control(report):
+    table = report.table
+    controls = table[(table["group"] == "overall") & table["dataset"].isin(list(CONTROLS))]
+    worst = controls.groupby("metric")["position"].max().dropna()
+    np.testing.assert_allclose(worst, 1)
+    assert (table.loc[table["dataset"] == "baseline", "position"] == 0).all()
+
+
+def test_json_holds_the_table(report, tmp_path):
+    path = tmp_path / "report.json"
+    assert report.to_json() == report.to_json(PathOf(path))
+    read = json.loads(path.read_text())
+    assert len(read["metrics"]) == len(report.table)
+    assert read["metrics"][0]["value"] == pytest.approx(report.table["value"][0], abs=1e-7)
+
+
+def test_summary_shows_every_dataset_beside_the_baseline(report):
+    text = str(report)
+    for name in ("other real", "copies", "baseline", "poisson", "C2ST AUC, largest of three"):
+        assert name in text
+    assert repr(report).startswith("Report(other real, noise-free, shuffled, copies: ")
+
+
+def test_costs_are_shown(train, test, fresh):
+    costs = {"a": {"seconds": 3.5}}
+    found = scld.evaluate(train, test, {"a": fresh}, costs=costs, **NO_CONTROLS)
+    assert found.value("a", "seconds") == 3.5
+
+
+def test_umap_of_a_named_dataset(report, tmp_path):
+    path = tmp_path / "map.png"
+    report.to_png(PathOf(path), "shuffled")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(scld.RequestError, match="did you mean 'shuffled'"):
+        report.to_png(tmp_path / "none.png", "shufled")

@@ -1,0 +1,302 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from toy import TINY, make_cells
+
+import scld
+from scld.config import Config
+from scld.errors import RequestError
+from scld.generation.generator import build_networks
+from scld.training import memory
+from scld.training.memory import MemoryEstimate, estimate_memory, memory_left
+from scld.training.stages import Fit
+
+
+def fit_of(cells=300, genes=30, non_zeros=None, config=TINY, sizes=(2, 2), device="cpu"):
+    """A fit of a matrix of this shape, with one count in each of its first entries."""
+    number = cells * genes if non_zeros is None else non_zeros
+    rows, columns = np.divmod(np.arange(number), genes)
+    values = np.ones(number, np.float32)
+    counts = sp.csr_matrix((values, (rows, columns)), shape=(cells, genes))
+    codes = np.zeros((cells, len(sizes)), np.int64)
+    return Fit(counts, codes, sizes, Config.from_dict(config), 0, torch.device(device))
+
+
+def needed(*arguments, **keywords):
+    return estimate_memory(fit_of(*arguments, **keywords)).needed
+
+
+# What a fit needs
+
+
+@pytest.mark.parametrize("genes", [1, 30, 1000])
+@pytest.mark.parametrize("sizes", [(), (2,), (7, 3)], ids=str)
+@pytest.mark.parametrize("config", [TINY, {}], ids=["tiny", "default"])
+def test_the_bytes_of_weights_are_those_of_the_networks(genes, sizes, config):
+    """Extrapolated from one gene and two, so that large networks need not be built."""
+    fit = fit_of(20, genes, config=config, sizes=sizes)
+    networks = build_networks(genes, sizes, fit.config)
+    real = sum(weight.nbytes for network in networks for weight in network.parameters())
+    fixed, per_gene = memory._weight_bytes(fit)
+    assert fixed + per_gene * genes == real
+
+
+def test_memory_grows_with_genes_as_dense_batches_and_weights_do():
+    """At the same counts: by as much with each thousand genes."""
+    settings = Config().autoencoder_training
+    three = [needed(300, genes, 100, config={}) for genes in (10_000, 11_000, 12_000)]
+    steps = np.diff(three)
+    assert steps[0] == steps[1]
+    dense_arrays, weights_and_copies = 4, 6
+    gene_weights = 4 * (128 + 128 + 1 + 2)
+    batches = 4 * settings.batch * dense_arrays
+    assert steps[0] > 1000 * (weights_and_copies * gene_weights + batches)
+
+
+def test_memory_grows_with_cells_as_their_counts_do():
+    """Of many cells with few genes: the sparse matrices of all cells."""
+    one, two, four = (needed(cells, 20) for cells in (100_000, 200_000, 400_000))
+    assert two == 2 * one
+    assert four == 4 * one
+    value_and_index = 8
+    assert one > 2 * value_and_index * 100_000 * 20
+
+
+def test_memory_holds_the_weights_and_what_training_keeps_of_them():
+    """Gradients, two moments of Adam, the average and the best, of the size of the weights."""
+    fit = fit_of(60, 400, config={**TINY, "autoencoder": {"width": 2000, "latent": 3}})
+    networks = build_networks(400, fit.sizes, fit.config)
+    weights = sum(weight.nbytes for network in networks for weight in network.parameters())
+    assert estimate_memory(fit).needed > 6 * weights
+
+
+def test_memory_holds_all_generated_cells_at_once():
+    many = {**TINY, "discriminator": {"generated": 9, "trees": 2, "components": 3}}
+    assert needed(2000, 30, config=many) > 8 * 10 * 2000 * 30
+    few = {**TINY, "discriminator": {**many["discriminator"], "max_cells": 100}}
+    assert needed(2000, 30, config=few) < needed(2000, 30, config=many)
+
+
+def test_memory_holds_a_page_of_generated_cells_per_thread(threads):
+    config = {**TINY, "autoencoder_training": {"batch": 2}}
+    one, two, four = (
+        (threads(number), needed(60, 5000, 60, config=config))[1] for number in (1, 2, 4)
+    )
+    page = 4 * 256 * 5000
+    assert two - one >= page
+    assert four - two == 2 * (two - one)
+
+
+def test_a_gpu_holds_the_networks_only(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
+    sizes = (100_000, 200_000)
+    of_gpu = [estimate_memory(fit_of(cells, 20, device="cuda")) for cells in sizes]
+    assert [estimate.left for estimate in of_gpu] == [123, 123]
+    assert of_gpu[0].needed == of_gpu[1].needed < needed(100_000, 20)
+
+
+@pytest.mark.parametrize(
+    ("cells", "genes", "non_zeros"), [(20, 1, 20), (20, 5, 100), (600, 600, 600)], ids=str
+)
+@pytest.mark.parametrize("sizes", [(), (1,)], ids=str)
+def test_any_cells_that_can_be_fitted_have_an_estimate(cells, genes, non_zeros, sizes):
+    assert needed(cells, genes, non_zeros, sizes=sizes) > 0
+
+
+def test_an_estimate_draws_no_random_number_and_changes_nothing():
+    fit = fit_of()
+    counts = fit.counts.copy()
+    torch_state = torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
+    estimate_memory(fit)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    assert (fit.counts != counts).nnz == 0
+
+
+# What is left
+
+
+MEMINFO = "MemTotal:  64 kB\nMemFree:  1 kB\nMemAvailable:  32 kB\n"
+ROOT = "sys/fs/cgroup"
+NO_LIMIT = str(2**63 - 4096)
+
+
+@pytest.fixture
+def system(monkeypatch, tmp_path):
+    """Replaces the files of the system by these."""
+
+    def replace(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        monkeypatch.setattr(memory, "Path", lambda name: tmp_path / name.lstrip("/"))
+        monkeypatch.setattr(memory, "_CGROUP", tmp_path / ROOT)
+
+    return replace
+
+
+def version_2(folder, limit, used, cache=None):
+    """Files of a control group of version 2."""
+    files = {"memory.max": f"{limit}\n", "memory.current": f"{used}\n"}
+    if cache is not None:
+        files["memory.stat"] = f"anon 5\nfile 700\ninactive_file {cache}\nactive_file 9\n"
+    return {f"{ROOT}/{folder}/{name}": text for name, text in files.items()}
+
+
+def version_1(folder, limit, used, cache=None):
+    """Files of a control group of version 1."""
+    files = {"memory.limit_in_bytes": f"{limit}\n", "memory.usage_in_bytes": f"{used}\n"}
+    if cache is not None:
+        files["memory.stat"] = f"cache 5\ninactive_file 1\ntotal_inactive_file {cache}\n"
+    return {f"{ROOT}/memory/{folder}/{name}": text for name, text in files.items()}
+
+
+OF_2 = {"proc/meminfo": MEMINFO, "proc/self/cgroup": "0::/pod/job\n"}
+OF_1 = {
+    "proc/meminfo": MEMINFO,
+    "proc/self/cgroup": "12:cpu,cpuacct:/\n4:memory:/docker/abc\n1:name=systemd:/docker\n0::/\n",
+}
+MACHINE = 32 * 1024
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"proc/meminfo": MEMINFO}, MACHINE),
+        (OF_2, MACHINE),
+        (OF_2 | version_2("pod/job", "max", 20, 0), MACHINE),
+        (OF_2 | version_2("pod/job", 1000, 20, 0), 980),
+        (OF_2 | version_2("pod/job", 1000, 300, 250), 950),
+        (OF_2 | version_2("pod/job", 1000, 300), 700),
+        (OF_2 | version_2("pod/job", 1000, 100, 250), 1000),
+        (OF_2 | version_2("pod/job", 1000, 1200, 0), 0),
+        (OF_2 | version_2("pod/job", 10**9, 20, 0), MACHINE),
+        (OF_2 | version_2("pod", 500, 20, 0) | version_2("pod/job", "max", 20, 0), 480),
+        (OF_2 | version_2("pod", 500, 20, 0) | version_2("pod/job", 100, 20, 0), 80),
+        (OF_2 | version_2("", 300, 20, 0), 280),
+        (OF_2 | version_2("pod/other", 5, 0, 0), MACHINE),
+        (OF_1 | version_1("docker/abc", 1000, 300, 250), 950),
+        (OF_1 | version_1("docker/abc", 1000, 300), 700),
+        (OF_1 | version_1("docker/abc", NO_LIMIT, 300, 250), MACHINE),
+        (OF_1 | version_1("docker/abc", NO_LIMIT, 1, 0) | version_1("", 200, 20, 0), 180),
+        (OF_1 | version_1("", 200, 20, 0), 180),
+        (OF_1 | version_1("docker/abc", "damaged", 300, 250), MACHINE),
+    ],
+    ids=[
+        "no control group",
+        "no files of the control group",
+        "version 2, no limit",
+        "version 2",
+        "version 2, file cache can be dropped",
+        "version 2, file cache not known",
+        "version 2, more file cache than use",
+        "version 2, more use than the limit",
+        "version 2, the machine has less",
+        "version 2, limit of the group above",
+        "version 2, both have limits",
+        "version 2, seen from within a container",
+        "version 2, limit of another group",
+        "version 1, file cache can be dropped",
+        "version 1, file cache not known",
+        "version 1, no limit",
+        "version 1, limit of the root",
+        "version 1, seen from within a container",
+        "version 1, damaged",
+    ],
+)
+def test_the_least_of_what_the_machine_and_the_control_groups_leave(system, files, left):
+    system(files)
+    assert memory_left() == left
+
+
+def test_a_control_group_counts_where_the_machine_does_not_say(system, monkeypatch):
+    monkeypatch.setattr(os, "sysconf_names", {})
+    system({"proc/self/cgroup": "0::/job\n"} | version_2("job", 10**15, 20, 0))
+    assert memory_left() == 10**15 - 20
+
+
+def test_a_machine_without_meminfo_has_all_of_its_memory_left(system):
+    system({})
+    assert memory_left() == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_system_that_says_nothing_limits_nothing(system, monkeypatch):
+    monkeypatch.setattr(os, "sysconf_names", {})
+    system(OF_1 | version_1("docker/abc", NO_LIMIT, 20, 0) | {"proc/meminfo": "MemTotal: 64 kB"})
+    assert memory_left() is None
+    estimate = estimate_memory(fit_of())
+    assert estimate.left is None
+    estimate.check()
+
+
+def test_of_this_machine_something_is_left():
+    left = memory_left()
+    assert left is None or 0 < left <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+# Refusing
+
+
+def test_a_fit_that_cannot_have_its_memory_is_refused_in_one_line():
+    MemoryEstimate(10**9, 10**9).check()
+    MemoryEstimate(10**12, None).check()
+    with pytest.raises(RequestError) as caught:
+        MemoryEstimate(9 * 10**9, 8 * 10**9).check()
+    for words in ("fit:", "9.0 GB", "8.0 GB", "fewer cells or genes"):
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_it_is_refused_before_training_and_nothing_is_written(config, monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "memory_left", lambda: 1000)
+    monkeypatch.setattr(Fit, "run", lambda fit: pytest.fail("training started"))
+    synth = scld.Synthesizer(config=config)
+    with pytest.raises(RequestError, match=r"memory.*are left"):
+        synth.fit(make_cells(), checkpoint=tmp_path / "model.scld", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_gives_the_estimate_and_changes_no_byte_of_the_model(config, synth, capsys):
+    again = scld.Synthesizer(["cell_type", "donor"], config=config).fit(make_cells())
+    assert "GB of memory" in capsys.readouterr().err
+    one, other = (fitted._model.generator.parts() for fitted in (synth, again))
+    for name, tensors in one.items():
+        assert all(torch.equal(tensor, other[name][key]) for key, tensor in tensors.items())
+
+
+_PROCESS = """
+import os, resource, sys
+import numpy as np, torch
+import scld
+from scld.io.counts import count_matrix
+from scld.training.memory import estimate_memory
+from scld.training.stages import Fit
+
+short = {"intervals": 1, "steps": 5, "epochs": 1}
+config = scld.Config.from_dict({"autoencoder_training": short, "denoiser_training": short})
+counts = count_matrix(scld.datasets.pbmc())
+counts = counts[:, np.asarray(counts.sum(axis=0)).ravel() > 0]
+codes = np.zeros((counts.shape[0], 0), np.int64)
+fit = Fit(counts, codes, (), config, 0, torch.device("cpu"))
+with open("/proc/self/statm") as file:
+    before = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+needed = estimate_memory(fit).needed
+fit.run()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print((before + needed) / peak)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_estimate_is_within_a_factor_of_two_of_the_peak():
+    command = [sys.executable, "-c", _PROCESS]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 0.5 < float(result.stdout) < 2
