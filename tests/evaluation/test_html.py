@@ -41,7 +41,7 @@ def test_the_page_loads_nothing_and_escapes_names(page):
 
 def test_every_plot_has_a_text_alternative(page):
     plots = [attrs for tag, attrs in tags_of(page) if tag == "svg"]
-    assert len(plots) == 7
+    assert len(plots) == 8
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in plots)
 
 

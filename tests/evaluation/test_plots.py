@@ -94,3 +94,33 @@ def test_colours_differ_for_every_kind_of_colour_vision():
     real, synthetic = (np.array(mc.to_rgb(colour)) for colour in (plots.REAL, plots.SYNTHETIC))
     for matrix in simulations.values():
         assert np.linalg.norm(np.array(matrix) @ (real - synthetic)) > 0.4
+
+
+def pairs_table():
+    rng = np.random.default_rng(0)
+    means = rng.lognormal(1, 1.5, 60)
+    table = pd.DataFrame({"gene": [f"g{i}" for i in range(60)], "type": "B", "identity": False})
+    return table.assign(mean_real=means, mean=means, z=0.0, off="")
+
+
+def test_type_means_names_the_genes_that_are_off():
+    table = pairs_table()
+    table.loc[7, ["mean", "z", "off"]] = [0.0, -9.0, "level"]
+    table.loc[9, ["mean", "z", "off"]] = [99.0, 7.0, "level"]
+    table.loc[3, ["z", "off"]] = [0.0, "spread"]
+    figure = plots.type_means(pd.concat([table, table.assign(type="T", off="")]), ["B", "T"])
+    first, second = figure.axes
+    assert {text.get_text() for text in first.texts} == {"g7", "g9"}
+    assert not second.texts
+    FigureCanvasAgg(figure).draw()
+
+
+def test_worst_genes_shows_two_halves_and_stands_constant_genes():
+    rng = np.random.default_rng(0)
+    violins = [
+        plots.Violin("g1", "B", rng.random(50), rng.random(40)),
+        plots.Violin("g2", "B", rng.random(50), np.zeros(40)),
+    ]
+    axis = plots.worst_genes(violins).axes[0]
+    assert len(axis.collections) == 3  # a constant gene has lines only
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["g1\nB", "g2\nB"]

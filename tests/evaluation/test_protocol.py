@@ -105,7 +105,7 @@ def test_more_swapped_labels_score_worse(train, test, fresh):
         return copy
 
     score = graded(train, test, {f"{share:.0%}": swapped(share) for share in (0, 0.4, 0.9)})
-    for metric in ("label_accuracy", "marker_slope", "tstr_f1"):
+    for metric in ("label_accuracy", "effect_slope", "tstr_f1"):
         assert falling(score(metric)), metric
     assert falling(score("w2", "T cell")[::-1])  # within a type, cells of another are distant
     assert max(score("c2st")) < 0.62  # without labels nothing is wrong: the reason for groups

@@ -62,3 +62,34 @@ def test_umap_of_a_named_dataset(report, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(scld.RequestError, match="did you mean 'shuffled'"):
         report.to_png(tmp_path / "none.png", "shufled")
+
+
+def test_worst_genes_are_rows_of_type_genes_in_order(report):
+    pairs, worst = report.type_genes, report.worst_genes
+    assert not pairs.duplicated(["dataset", "type", "gene"]).any()
+    assert set(pairs["dataset"]) == {"other real", "noise-free", "shuffled", "copies"}
+    spread = worst[worst["dataset"] == "noise-free"]
+    assert len(spread) == 20
+    assert set(spread["off"]) == {"spread"}
+    own = spread["identity"].to_numpy(bool)
+    assert (np.diff(own.astype(int)) <= 0).all()
+    assert (np.diff(spread["spread_z"].abs()[own]) <= 0).all()
+    assert (spread["q95"] - spread["q05"] < spread["q95_real"] - spread["q05_real"]).all()
+
+
+def test_levels_are_those_of_every_test_and_synthetic_cell(report, test, fresh):
+    rows = report.type_genes
+    row = rows[(rows["dataset"] == "other real") & (rows["type"] == TYPES[1])].iloc[5]
+    column = int(row["gene"][1:])
+    for adata, key in ((test, "_real"), (fresh, "")):
+        inside = (adata.obs["cell_type"] == TYPES[1]).to_numpy()
+        counts = adata.X.toarray()[inside].astype(float)
+        expected = (1e4 * counts / counts.sum(axis=1, keepdims=True))[:, column].mean()
+        assert row[f"mean{key}"] == pytest.approx(expected, rel=1e-5)
+        assert row[f"cells{key}"] == inside.sum()
+
+
+def test_json_holds_the_worst_genes(report):
+    read = json.loads(report.to_json())["worst_genes"]
+    assert len(read) == len(report.worst_genes)
+    assert read[0]["gene"] == report.worst_genes["gene"][0]

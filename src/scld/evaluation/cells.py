@@ -11,6 +11,12 @@ import scipy.sparse as sp
 
 from scld.evaluation.metrics.labels import label_predictor, t_statistics, top_markers
 from scld.evaluation.metrics.space import Space
+from scld.evaluation.metrics.type_genes import (
+    TypeMoments,
+    central_range,
+    identity_genes,
+    type_moments,
+)
 from scld.preprocessing import log_normalise
 
 OVERALL = "overall"  # the group of all cells; every other group is a type
@@ -93,8 +99,15 @@ class Reference:
         Fitted on the training cells.
     types
         Codes of the types of the training cells.
-    markers
-        ``[types, 50]`` marker genes; None with one type.
+    moments
+        Moments of every gene in each type.
+    markers, markers_by_t
+        ``[types, 50]`` marker genes, by effect (log2 fold change) and by Welch's t; None with one
+        type. The first are specific, the second abundant genes of large types.
+    identity_genes
+        Type -> its most abundant specific genes; see `metrics.type_genes.identity_genes`.
+    identity_ranges
+        Type -> 95% minus 5% quantile of each of its identity genes.
     correlated_genes
         Type -> the variable genes whose correlations are compared.
     predict
@@ -108,7 +121,11 @@ class Reference:
     train: Cells
     space: Space
     types: np.ndarray
+    moments: TypeMoments
     markers: np.ndarray | None
+    markers_by_t: np.ndarray | None
+    identity_genes: dict[int, np.ndarray]
+    identity_ranges: dict[int, np.ndarray]
     correlated_genes: dict[int, np.ndarray]
     predict: Callable[[np.ndarray], np.ndarray] | None
     with_depth: bool
@@ -120,11 +137,32 @@ class Reference:
         space = Space.fit(train.log, seed=seed)
         types, dense = np.unique(train.codes), space.dense(train.log)
         genes = {int(t): _most_variable(dense[train.codes == t]) for t in types}
-        markers, predict = None, None
+        moments = type_moments(train.log, train.codes, types)
+        markers, by_t, predict = None, None, None
         if len(types) > 1:
-            markers = top_markers(t_statistics(train.log, train.codes, types))
+            markers = top_markers(moments.effects)
+            by_t = top_markers(t_statistics(train.log, train.codes, types))
             predict = label_predictor(space.project(dense), train.codes)
-        return cls(train, space, types, markers, genes, predict, with_depth, seed)
+        identity = identity_genes(moments, types)
+        ranges = {t: central_range(train.log[train.codes == t], identity[t]) for t in identity}
+        return cls(
+            train=train,
+            space=space,
+            types=types,
+            moments=moments,
+            markers=markers,
+            markers_by_t=by_t,
+            identity_genes=identity,
+            identity_ranges=ranges,
+            correlated_genes=genes,
+            predict=predict,
+            with_depth=with_depth,
+            seed=seed,
+        )
+
+    def row(self, code: int) -> int:
+        """The row of a type in arrays ``[types, ...]``."""
+        return int(np.searchsorted(self.types, code))
 
     def view(self, cells: Cells) -> View:
         """Cells in the space of the training cells."""

@@ -11,10 +11,11 @@ import scipy.sparse as sp
 from scld.evaluation.cells import Cells, Reference, View
 from scld.evaluation.memorisation import Memorisation
 from scld.evaluation.metrics.genes import gene_moments
-from scld.evaluation.metrics.labels import label_predictor, log_fold_changes, t_statistics
+from scld.evaluation.metrics.labels import label_predictor, t_statistics
 from scld.evaluation.metrics.neighbours import neighbourhoods
 from scld.evaluation.metrics.published import cfgen_space
 from scld.evaluation.metrics.two_sample import CLASSIFIERS, out_of_fold
+from scld.evaluation.metrics.type_genes import TypeMoments, type_moments
 
 MIN_TYPE_CELLS = 10  # real cells of a type, below which its scores are noise
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -111,12 +112,11 @@ class Comparison:
         return np.flatnonzero(counts >= MIN_TYPE_CELLS)
 
     @cached_property
-    def fold_changes(self) -> Arrays:
-        """`log_fold_changes` ``[marker_rows, genes]`` of real and of synthetic cells."""
-        types = self.reference.types[self.marker_rows]
-        real, synthetic = self.real.cells, self.synthetic.cells
-        of_real = log_fold_changes(real.log, real.codes, types)
-        return of_real, log_fold_changes(synthetic.log, synthetic.codes, types)
+    def type_moments(self) -> tuple[TypeMoments, TypeMoments]:
+        """`type_moments` of real and of synthetic cells, one row per type of the reference."""
+        types, real, synthetic = self.reference.types, self.real.cells, self.synthetic.cells
+        of_real = type_moments(real.log, real.codes, types)
+        return of_real, type_moments(synthetic.log, synthetic.codes, types)
 
     @cached_property
     def t_statistics(self) -> Arrays:

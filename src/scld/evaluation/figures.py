@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scld.evaluation import plots
 from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE
+from scld.evaluation.gene_pairs import LEAK, LEVEL
+from scld.evaluation.metrics.type_genes import unlogged_columns
 from scld.evaluation.plots.classifiers import NAMES
 from scld.evaluation.results import Results
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 MARKERS_PER_TYPE, MOST_MARKERS = 3, 36  # genes of the dot plots
 MOST_CORRELATED = 40  # genes of the heat maps
+MOST_TYPES, MOST_VIOLINS = 12, 10
 CAPTIONS = {  # key -> title, caption
     "umap": (
         "UMAP of real and synthetic cells",
@@ -53,6 +56,21 @@ CAPTIONS = {  # key -> title, caption
         "Left: orange points below the blue ones are genes that vary too little, points above them "
         "genes that vary too much. Middle and right: points should lie on the diagonal. The five "
         "genes whose detection rate differs most are named.",
+    ),
+    "type_means": (
+        "Mean of each gene in each type",
+        "Counts per 10,000, all test cells against all synthetic cells, log scales. Points should "
+        "lie on the diagonal. Orange: off by more than 15% and beyond chance; the worst of them "
+        "are named. Above the diagonal: too high, at the lower left mostly genes that leak from "
+        "other types. Below: attenuated. Circles: identity genes, the ten most abundant specific "
+        "genes of the type. At most 12 types, those with most genes off first.",
+    ),
+    "worst_genes": (
+        "The genes that differ most, by type",
+        "Both halves of a violin should have the same shape. Lines: 5, 50 and 95% quantiles, "
+        "which coincide at 0 where most cells lack the gene. Synthetic below real: attenuated. "
+        "Synthetic cells at high values where real cells have none: a leak, or too much spread. "
+        "For a marker that leaks, the cells of all other types are shown (not + type).",
     ),
     "markers": (
         "Marker genes of each type",
@@ -95,6 +113,8 @@ def panels(results: Results, name: str, embedding: plots.Embedding) -> Iterator[
     yield _roc(results, name)
     yield from _nearest(results, name)
     yield _genes(results, name)
+    yield from _type_means(results, name)
+    yield from _worst_genes(results, name)
     yield from _markers(results, name)
     yield _correlations(results, name)
 
@@ -159,12 +179,46 @@ def _genes(results: Results, name: str) -> Panel:
     return Panel("genes", alt, plots.genes(rows))
 
 
+def _type_means(results: Results, name: str) -> Iterator[Panel]:
+    rows = results.type_genes[results.type_genes["dataset"] == name]
+    if not len(rows):
+        return
+    off = (rows["off"] == LEVEL).groupby(rows["type"], sort=False).sum()
+    types = off.sort_values(ascending=False, kind="stable").index[:MOST_TYPES].tolist()
+    alt = (
+        f"Scatter plots of the mean of every gene, synthetic against real, in {len(types)} types; "
+        f"{int(off.sum())} of {len(rows)} points are off."
+    )
+    yield Panel("type_means", alt, plots.type_means(rows, types))
+
+
+def _worst_genes(results: Results, name: str) -> Iterator[Panel]:
+    rows = results.worst_genes[results.worst_genes["dataset"] == name].head(MOST_VIOLINS)
+    if not len(rows):
+        return
+    violins = [_violin(results, name, row) for row in rows.to_dict("records")]
+    listed = ", ".join(f"{one.gene} in {one.cell_type}" for one in violins)
+    alt = f"Violins of counts per 10,000, real and synthetic: {listed}."
+    yield Panel("worst_genes", alt, plots.worst_genes(violins))
+
+
+def _violin(results: Results, name: str, row: dict[Any, Any]) -> plots.Violin:
+    """Cells of the type; of all others, for a marker that leaks."""
+    gene, cell_type, leaks = str(row["gene"]), str(row["type"]), row["off"] == LEAK
+    code, column = results.types.index(cell_type), np.array([results.gene_names.index(gene)])
+    real, synthetic = (
+        unlogged_columns(cells.log[(cells.codes == code) != leaks], column).ravel()
+        for cells in (results.evaluation.test, results.evaluation.synthetic[name])
+    )
+    return plots.Violin(gene, f"not {cell_type}" if leaks else cell_type, real, synthetic)
+
+
 def _markers(results: Results, name: str) -> Iterator[Panel]:
     reference, codes = results.evaluation.reference, np.array(list(results.evaluation.sizes))
-    if reference.markers is None:
+    if reference.markers_by_t is None:
         return
     rows = np.searchsorted(reference.types, codes)
-    top = reference.markers[rows, :MARKERS_PER_TYPE].ravel().tolist()
+    top = reference.markers_by_t[rows, :MARKERS_PER_TYPE].ravel().tolist()
     columns = np.array(list(dict.fromkeys(top)))[:MOST_MARKERS]  # each gene once
     names = [results.gene_names[i] for i in columns]
     figure = plots.markers(results.real, results.view(name), columns, names, codes, results.types)

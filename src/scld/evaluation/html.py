@@ -108,7 +108,7 @@ def formatted(value: float | None) -> str:
 
 def _summary(results: Results, name: str, anchor: str) -> dict[str, Any]:
     """What the section of one dataset shows."""
-    table = results.table
+    table, worst = results.table, results.worst_genes
     found = interpretation.findings(table, name)
     words = [finding.word for finding in found]
     shown = [category for category in CATEGORIES if category != PUBLISHED]
@@ -120,11 +120,14 @@ def _summary(results: Results, name: str, anchor: str) -> dict[str, Any]:
         "name": name,
         "anchor": anchor,
         "headline": interpretation.headline(table, name),
-        "warnings": interpretation.warnings(table, name),
+        "warnings": [
+            *interpretation.warnings(table, name),
+            *interpretation.gene_warnings(results.type_genes, name),
+        ],
         "categories": {category: rows for category, rows in by_category.items() if rows},
         "counts": {w: words.count(w) for w in interpretation.WORDS if w in words},
         "types": interpretation.worst_types(table, name).to_dict("records"),
-        "genes": interpretation.worst_genes(results.genes, name).to_dict("records"),
+        "genes": worst[worst["dataset"] == name].to_dict("records"),
     }
 
 

@@ -6,12 +6,14 @@ There is no overall score: no weighting of the metrics suits every use.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE, CONTROLS
+from scld.evaluation.gene_pairs import LEAK, LEVEL, worst_pairs
 from scld.evaluation.registry import BY_NAME, Metric
 from scld.evaluation.table import VALIDITY, badness
 
@@ -24,7 +26,8 @@ WORDS = (AS_BASELINE, *(text for _, text in STEPS), AS_CONTROL, NO_SCALE)
 TOO_ACCURATE = 0.03  # label accuracy above the baseline that is worth a warning
 TOO_NEAR = 0.05  # share of cells nearer to training cells, above the baseline
 BELOW_CHANCE = 0.47  # C2ST AUC
-MIN_DETECTION = 0.05  # a gene detected in few cells has no reliable variance
+MOST_GENE_WARNINGS = 4  # sentences about single genes; the table lists the others
+MOST_ALSO = 8  # genes that are named in one of them
 
 
 @dataclass(frozen=True)
@@ -165,20 +168,67 @@ def worst_types(table: pd.DataFrame, name: str, most: int = 5) -> pd.DataFrame:
     return worst[["group", "title", "value", "baseline", "excess"]]
 
 
-def worst_genes(genes: pd.DataFrame, name: str, most: int = 8) -> pd.DataFrame:
-    """The genes that differ most, in mean (standard deviations) or detection (share of cells).
+def gene_warnings(type_genes: pd.DataFrame, name: str) -> list[str]:
+    """Which identity genes are off, in their own type or in others: what is seen, what to do.
 
     Parameters
     ----------
-    genes
-        See `Results.genes`.
+    type_genes
+        See `Results.type_genes`.
+    name
+        The dataset.
     """
-    detected = genes[["detection", "detection_real"]].max(axis=1) >= MIN_DETECTION
-    rows = genes[(genes["dataset"] == name) & detected]
-    spread = np.sqrt((rows["variance_real"] + rows["variance"]) / 2).clip(lower=1e-3)
-    rows = rows.assign(
-        shift=(rows["mean"] - rows["mean_real"]) / spread,
-        detection_difference=rows["detection"] - rows["detection_real"],
+    rows = worst_pairs(type_genes[type_genes["dataset"] == name])
+    alike: dict[tuple[str, ...], list[dict[Any, Any]]] = {}  # a flaw rarely comes alone
+    for row in rows[rows["identity_of"] != ""].to_dict("records"):
+        if row["identity"] or (row["off"] == LEVEL and row["ratio"] > 1):
+            direction = "" if row["ratio"] > 1 else "low"
+            source = row["type"] if row["identity"] else row["identity_of"]
+            key = row["type"], source, row["off"], direction
+            alike.setdefault(key, []).append(row)
+    texts = [_gene_text(group[0]) + _also(group[1:]) for group in alike.values()]
+    return texts[:MOST_GENE_WARNINGS]
+
+
+def _also(rows: list[dict[Any, Any]]) -> str:
+    if not rows:
+        return ""
+    names = [row["gene"] for row in rows[:MOST_ALSO]]
+    more = f" and {len(rows) - MOST_ALSO} more" if len(rows) > MOST_ALSO else ""
+    return f" Also: {', '.join(names)}{more}."
+
+
+def _gene_text(row: dict[Any, Any]) -> str:
+    """One identity gene that is off in its own type, or in another."""
+    if not row["identity"]:
+        return _leak_text(row, row["identity_of"], row["type"], "mean", "z")
+    if row["off"] == LEAK:
+        return _leak_text(row, row["type"], "other types", "outside", "outside_z")
+    seen = f"{row['gene']}, an identity gene of {row['type']}, "
+    if row["off"] == LEVEL:
+        return seen + (
+            f"has {_levels(row, 'mean', 'z')}. Fold changes and thresholds of this gene do not "
+            "carry over: take them from real cells, or generate again with more training cells of "
+            "this type."
+        )
+    changed = "more" if row["variance_ratio"] > 1 else "less"
+    return seen + (
+        f"varies {changed} than in real cells: its variance is {row['variance_ratio']:.2g} times "
+        "the real one. Do not study its variability, or the states that it separates, on these "
+        "cells."
     )
-    size = rows[["shift", "detection_difference"]].abs().mul([1, 2]).max(axis=1)
-    return rows.assign(size=size).sort_values("size", ascending=False).head(most)
+
+
+def _leak_text(row: dict[Any, Any], own: str, into: str, level: str, z: str) -> str:
+    return (
+        f"{row['gene']}, an identity gene of {own}, leaks into {into}: "
+        f"{_levels(row, level, z)}. Do not read its presence there as biology, and expect its fold "
+        "change to be too small."
+    )
+
+
+def _levels(row: dict[Any, Any], level: str, z: str) -> str:
+    return (
+        f"{row[level]:.3g} counts per 10,000 in synthetic cells and {row[f'{level}_real']:.3g} in "
+        f"real ones ({row[z]:+.0f} standard errors)"
+    )

@@ -5,11 +5,23 @@ Each function returns the arguments of a metric, or None where the metric is not
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.sparse as sp
 
 from scld.evaluation.comparison import Arrays, Comparison, DatasetPair
 from scld.evaluation.memorisation import DonorDistances
+from scld.evaluation.metrics import type_genes
+from scld.evaluation.metrics.type_genes import (
+    TypeMoments,
+    central_range,
+    detected_in_both,
+    mean_z,
+    variance_ratio,
+)
+
+Statistic = Callable[[TypeMoments, TypeMoments], np.ndarray]
 
 
 def components(c: Comparison) -> Arrays:
@@ -97,14 +109,88 @@ def _marker_slice(c: Comparison) -> slice | None:
     return slice(found[0], found[0] + 1) if len(found) else None
 
 
-def marker_fold_changes(c: Comparison) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Log-fold changes of every gene, and which are markers; None with one type."""
+def marker_effects(c: Comparison) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Effects of every gene, and which are markers by effect; None with one type."""
+    return _effects(c, c.reference.markers)
+
+
+def marker_effects_by_t(c: Comparison) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Effects of every gene, and which are markers by t; None with one type."""
+    return _effects(c, c.reference.markers_by_t)
+
+
+def _effects(
+    c: Comparison, markers: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    rows = _marker_slice(c)
+    if rows is None or markers is None:
+        return None
+    of_types = c.overall.marker_rows[rows]
+    real, synthetic = (moments.effects[of_types] for moments in c.overall.type_moments)
+    return real, synthetic, markers[of_types]
+
+
+def means_inside(c: Comparison) -> Arrays | None:
+    """Means of the markers by effect, each in its type; None with one type."""
+    return _marker_means(c, *(moments.mean for moments in c.overall.type_moments))
+
+
+def means_outside(c: Comparison) -> Arrays | None:
+    """Means of the markers by effect, each in all other cells; None with one type."""
+    return _marker_means(c, *(moments.rest for moments in c.overall.type_moments))
+
+
+def _marker_means(c: Comparison, real: np.ndarray, synthetic: np.ndarray) -> Arrays | None:
     rows = _marker_slice(c)
     if rows is None or c.reference.markers is None:
         return None
-    real, synthetic = c.overall.fold_changes
-    markers = c.reference.markers[c.overall.marker_rows]
-    return real[rows], synthetic[rows], markers[rows]
+    of_types = c.overall.marker_rows[rows]
+    at = (of_types[:, None], c.reference.markers[of_types])
+    return real[at], synthetic[at]
+
+
+def _pairs(c: Comparison, statistic: Statistic, detected: int) -> np.ndarray | None:
+    """A statistic of the pairs of gene and type with enough cells and detections; None: no pair."""
+    real, synthetic = c.overall.type_moments
+    enough = detected_in_both(real, synthetic) >= detected
+    enough &= (np.minimum(real.cells, synthetic.cells) >= type_genes.MIN_TYPE_CELLS)[:, None]
+    rows = slice(None) if c.code is None else [c.reference.row(c.code)]
+    found = statistic(real, synthetic)[rows][enough[rows]]
+    return found if len(found) else None
+
+
+def type_mean_z(c: Comparison) -> tuple[np.ndarray] | None:
+    """Differences of means in standard errors, of every gene in every type."""
+    found = _pairs(c, mean_z, type_genes.MIN_DETECTED_MEAN)
+    return None if found is None else (found,)
+
+
+def type_variance_ratios(c: Comparison) -> tuple[np.ndarray] | None:
+    """Ratios of variances, of every gene in every type."""
+    found = _pairs(c, variance_ratio, type_genes.MIN_DETECTED_VARIANCE)
+    return None if found is None else (found,)
+
+
+def type_variance_log_ratios(c: Comparison) -> tuple[np.ndarray] | None:
+    """Their logarithms to base 2."""
+    found = type_variance_ratios(c)
+    return None if found is None else (np.log2(found[0]),)
+
+
+def identity_levels(c: Comparison) -> Arrays | None:
+    """Means of the identity genes of one type in training and in synthetic cells."""
+    if c.code is None or c.code not in c.reference.identity_genes:
+        return None
+    row, genes = c.reference.row(c.code), c.reference.identity_genes[c.code]
+    return c.reference.moments.mean[row, genes], c.overall.type_moments[1].mean[row, genes]
+
+
+def identity_ranges(c: Comparison) -> Arrays | None:
+    """5-95% ranges of the identity genes of one type in training and in synthetic cells."""
+    if c.code is None or c.code not in c.reference.identity_genes:
+        return None
+    genes = c.reference.identity_genes[c.code]
+    return c.reference.identity_ranges[c.code], central_range(c.synthetic.cells.log, genes)
 
 
 def marker_statistics(c: Comparison) -> Arrays | None:

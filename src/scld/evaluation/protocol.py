@@ -49,12 +49,14 @@ class Shown:
 
 @dataclass
 class Evaluation:
-    """Every score, and the cells of the first replicate for plots.
+    """Every score, and the cells for plots and for the tables of genes.
 
     Parameters
     ----------
     reference
         What is fitted on the training cells.
+    test, synthetic
+        Every test cell, and every cell of each synthetic dataset that was read.
     sizes
         Cells of each type that every dataset is scored on.
     scores
@@ -66,6 +68,8 @@ class Evaluation:
     """
 
     reference: Reference
+    test: Cells
+    synthetic: Mapping[str, Cells]
     sizes: Sizes
     scores: list[Score] = field(default_factory=list)
     real: View | None = None
@@ -117,7 +121,7 @@ def run(
         space=space,
         sizes=sizes,
         teaching=common_sizes([train.sizes(types), *of_synthetic], max_cells),
-        evaluation=Evaluation(reference, sizes),
+        evaluation=Evaluation(reference, test, synthetic, sizes),
         step=step,
     )
     protocol.evaluation.add(BASELINE, dataset_scores(DatasetPair(train, test)))

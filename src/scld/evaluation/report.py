@@ -95,7 +95,8 @@ def evaluate(
     Returns
     -------
     Report
-        `Report.table`, `Report.summary`, `Report.to_json`, `Report.to_html`, `Report.to_png`.
+        `Report.table`, `Report.worst_genes`, `Report.summary`, `Report.to_json`,
+        `Report.to_html`, `Report.to_png`.
 
     Raises
     ------
@@ -176,6 +177,9 @@ class Report(Results):
         worst negative control.
     notes
         What was left out and why, one sentence each.
+    worst_genes
+        The genes that are furthest off, with their type: `Results.worst_genes`. Every gene in
+        each type is in ``type_genes``, every gene over all cells in ``genes``.
     """
 
     @cached_property
@@ -187,7 +191,7 @@ class Report(Results):
         return plots.embed(self.real, views, MOST_EMBEDDED, self.seed)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The table and the notes as JSON, also written to ``path`` if one is given."""
+        """Table, notes and worst genes as JSON, also written to ``path`` if one is given."""
         rows = json.loads(self.table.to_json(orient="records", double_precision=8))
         values = {
             "label": self.label,
@@ -195,6 +199,7 @@ class Report(Results):
             "genes": len(self.gene_names),
             "notes": self.notes,
             "metrics": rows,
+            "worst_genes": json.loads(self.worst_genes.to_json(orient="records")),
         }
         text = json.dumps(values, indent=1)
         if path is not None:

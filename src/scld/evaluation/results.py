@@ -7,11 +7,13 @@ from functools import cached_property
 
 import pandas as pd
 
+from scld.evaluation import gene_pairs
 from scld.evaluation.cells import OVERALL, View
 from scld.evaluation.controls import BASELINE, CONTROLS
 from scld.evaluation.metrics.genes import gene_moments
 from scld.evaluation.protocol import Evaluation
 
+MOST_WORST = 20  # pairs of gene and type that are listed for a dataset
 MOST_PLOTTED = 6  # datasets with plots: each takes about half a megabyte of the HTML report
 
 
@@ -97,4 +99,56 @@ class Results:
             moments = gene_moments(self.view(name).cells.log)
             columns = {"dataset": name, "gene": self.gene_names, **moments, **real}
             tables.append(pd.DataFrame(columns))
+        return pd.concat(tables, ignore_index=True)
+
+    @cached_property
+    def type_genes(self) -> pd.DataFrame:
+        """Every gene within each type, one row per dataset, type and gene.
+
+        Of all test cells and all synthetic cells, in counts per 10,000 without a logarithm. Rows
+        are types with at least 30 cells in both, and genes detected in at least 20 of these.
+        ``identity``: whether it is one of the ten most abundant specific genes of the type;
+        ``identity_of``: the type that it is one of. ``marker``: whether it is an identity gene, or
+        one of the 50 genes of the type with the largest fold change. ``cells_real``, ``cells``:
+        numbers of cells. ``mean_real``, ``mean``: real and synthetic mean. ``ratio``: synthetic to
+        real, each plus 0.1. ``z``: their difference in standard errors. ``outside_real``,
+        ``outside``, ``outside_ratio``, ``outside_z``: the same in the cells of all other types,
+        weighted as in the real cells. ``variance_ratio``: the same of variances, and ``spread_z``
+        of mean absolute deviations; nan below 50 cells with the gene. ``off``: ``level``,
+        ``leak``, ``spread`` or empty; see `worst_genes`.
+        """
+        tables = [
+            gene_pairs.gene_pairs(
+                self.evaluation.reference,
+                self.evaluation.test,
+                self.evaluation.synthetic[name],
+                self.types,
+                self.gene_names,
+            ).assign(dataset=name)
+            for name in self.datasets
+        ]
+        table = pd.concat(tables, ignore_index=True)
+        return table[["dataset", *table.columns.drop("dataset")]]
+
+    @cached_property
+    def worst_genes(self) -> pd.DataFrame:
+        """The 20 rows of `type_genes` of each dataset that are furthest off; none if none is.
+
+        ``level``: ``ratio`` is outside 1/1.15 to 1.15, and ``z`` beyond 5. ``leak``: the same of a
+        marker in all other types, upwards. ``spread``: ``variance_ratio`` is outside 1/2 to 2, and
+        ``spread_z`` beyond 5. For identity genes, 4 standard errors are enough. Identity genes
+        come first, then the others, each by standard errors. Also the 5, 50 and 95% quantiles of
+        the type's real (``q05_real``, ...) and synthetic cells (``q05``, ...).
+        """
+        table = self.type_genes
+        tables = [
+            gene_pairs.with_quantiles(
+                gene_pairs.worst_pairs(table[table["dataset"] == name]).head(MOST_WORST),
+                self.evaluation.test,
+                self.evaluation.synthetic[name],
+                self.types,
+                self.gene_names,
+            )
+            for name in self.datasets
+        ]
         return pd.concat(tables, ignore_index=True)

@@ -4,6 +4,7 @@ style        colours, axes, and figures as inline SVG
 cells        UMAP, cell sizes, distances to the nearest real cells
 classifiers  ROC curves, two-sample test by type
 genes        marker genes, moments of each gene, gene-gene correlations
+type_genes   means of each gene in each type, the worst genes as violins
 """
 
 from scld.evaluation.plots.cells import (
@@ -18,12 +19,14 @@ from scld.evaluation.plots.cells import (
 from scld.evaluation.plots.classifiers import by_type, roc
 from scld.evaluation.plots.genes import gene_correlations, genes, markers
 from scld.evaluation.plots.style import GREY, REAL, SYNTHETIC, svg
+from scld.evaluation.plots.type_genes import Violin, type_means, worst_genes
 
 __all__ = [
     "GREY",
     "REAL",
     "SYNTHETIC",
     "Embedding",
+    "Violin",
     "add_type_legend",
     "add_types",
     "by_type",
@@ -35,5 +38,7 @@ __all__ = [
     "roc",
     "sizes",
     "svg",
+    "type_means",
     "umap",
+    "worst_genes",
 ]

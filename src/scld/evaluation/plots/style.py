@@ -72,13 +72,13 @@ def _flexible_width(text: str) -> str:
 
 
 def subplots(
-    columns: int, width: float, height: float, **options: Any
+    columns: int, width: float, height: float, rows: int = 1, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with a row of axes; width and height in inches."""
+    """A figure with rows of axes; width and height in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(np.atleast_1d(figure.subplots(1, columns, **options)).ravel())
+    axes = list(np.atleast_1d(figure.subplots(rows, columns, **options)).ravel())
     for axis in axes:
         _set_style(axis)
     return figure, axes
