@@ -34,7 +34,18 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData, concat
-from common import LABEL, SHIPPED, arguments, begin, fitted, load_cells, log_counts, spread
+from common import (
+    LABEL,
+    SHIPPED,
+    arguments,
+    begin,
+    fitted,
+    load_cells,
+    log_counts,
+    long_records,
+    spread,
+    write_results,
+)
 
 import scld
 from scld.evaluation import metrics
@@ -91,12 +102,12 @@ class Truth:
         """Scores of a predicted change, and of predicted values of variable genes."""
         real, predicted = self.change[None], change[None]
         all_genes = np.arange(len(change))[None]
-        correlation = metrics.marker_correlation(real, predicted, all_genes)
+        correlation = metrics.effect_correlation(real, predicted, all_genes)
         top = metrics.de_recall(abs(real), abs(predicted)) if change.any() else np.nan
         n = min(len(self.components), len(dense))
         return {
             "correlation": correlation,
-            "slope": metrics.marker_slope(real, predicted, all_genes),
+            "slope": metrics.effect_slope(real, predicted, all_genes),
             "top 50": top,
             "W2": metrics.wasserstein(self.components[:n], self.space.project(dense)[:n]),
             "own controls": correlation,
@@ -198,12 +209,14 @@ def main() -> None:
         types = given.types or LEFT_OUT.get(name)
         if not types:
             parser.error(f"--types: name the types of {name} to leave out")
-        rows = [
-            row
-            for left_out in types
-            for seed in given.seeds
-            for row in benchmark(name, left_out, seed, given)
-        ]
+        rows: list[dict[str, Any]] = []
+        for left_out in types:
+            for seed in given.seeds:
+                found = list(benchmark(name, left_out, seed, given))
+                rows += found
+                records = long_records(found, ["type", "seed", "method"])
+                records = records.rename(columns={"type": "group"}).assign(dataset=name)
+                write_results("combinations", records, given, ("dataset", "group", "seed"))
         print(f"\n{name}, stimulated cells of one type left out, seeds {given.seeds}")
         print(f"{spread(rows, ['type', 'method']).to_string()}\n", flush=True)
 

@@ -40,12 +40,15 @@ from common import (
     fitted,
     load_cells,
     log_counts,
+    long_records,
     split_cells,
     spread,
+    write_results,
 )
 
 import scld
 from scld.evaluation import metrics
+from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE, CONTROLS, poisson
 
 DONOR = "donor"
@@ -225,6 +228,19 @@ def benchmark(
     return rows
 
 
+def records(part: str, rows: list[dict[str, Any]], name: str) -> pd.DataFrame:
+    """The rows of a part in long format; what is fixed or left out is the group."""
+    long = long_records(rows, ["seed", *PARTS[part]])
+    if part == "unspecified":
+        long = long.assign(dataset=SCLD)
+        real = long["metric"].str.startswith(TEST)
+        long.loc[real, "dataset"] = TEST
+        long["metric"] = long["metric"].str.rsplit(", ", n=1).str[1]
+    columns = {"dataset": "method", "fixed": "group", "left out": "group"}
+    long = long.rename(columns=columns).assign(part=part, dataset=name)
+    return long if "group" in long else long.assign(group=OVERALL)
+
+
 def main() -> None:
     parser = arguments(__doc__, ["kang_5donors"])
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
@@ -234,7 +250,12 @@ def main() -> None:
         combinations = given.combinations or LEFT_OUT.get(name)
         if not combinations:
             parser.error(f"--combinations: name the combinations of {name} to leave out")
-        by_seed = [benchmark(name, seed, combinations, given) for seed in given.seeds]
+        by_seed = []
+        for seed in given.seeds:
+            by_seed.append(benchmark(name, seed, combinations, given))
+            for part, rows in by_seed[-1].items():
+                unit = ("part", "dataset", "seed")
+                write_results("donors", records(part, rows, name), given, unit)
         for part in given.parts:
             rows = [row for of_seed in by_seed for row in of_seed[part]]
             table = spread(rows, PARTS[part])

@@ -24,7 +24,9 @@ from common import (
     evaluation_options,
     in_own_process,
     load_cells,
+    long_records,
     peak_memory,
+    write_results,
 )
 
 import scld
@@ -47,15 +49,14 @@ def write_cells(name: str, given: argparse.Namespace, folder: Path, cells: int) 
         adata.write_h5ad(folder / f"{part}.h5ad")
 
 
-def measure(folder: Path, given: argparse.Namespace) -> str:
+def measure(folder: Path, given: argparse.Namespace) -> dict[str, float]:
     """Evaluate from disk and write the HTML report; what that cost."""
     paths = [folder / f"{part}.h5ad" for part in ("train", "test", "synthetic")]
     started = time.perf_counter()
     report = scld.evaluate(*paths, LABEL, **evaluation_options(given))
     report.to_html(folder / "report.html")
     seconds, size = time.perf_counter() - started, (folder / "report.html").stat().st_size
-    memory = peak_memory() / 1e6
-    return f"{seconds:.0f} s, peak memory {memory:,.0f} MB, HTML report {size / 1e6:.1f} MB"
+    return {"seconds": seconds, "peak memory, MB": peak_memory() / 1e6, "report, MB": size / 1e6}
 
 
 def main() -> None:
@@ -68,7 +69,11 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 in_own_process(write_cells, name, given, Path(folder), cells)
                 cost = in_own_process(measure, Path(folder), given)
-            print(f"{name}, {cells:,} synthetic cells: {cost}", flush=True)
+            texts = ", ".join(f"{key} {value:,.1f}" for key, value in cost.items())
+            print(f"{name}, {cells:,} synthetic cells: {texts}", flush=True)
+            row = {"dataset": name, "cells": cells, **cost}
+            records = long_records([row], ["dataset", "cells"])
+            write_results("evaluation_cost", records, given, ("dataset", "cells"))
 
 
 if __name__ == "__main__":

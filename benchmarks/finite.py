@@ -10,20 +10,32 @@ cells where genes are independent: all genes of both are shuffled within type.
     without replacement   each training value once: as independent of the test cells as real cells
     with replacement      what a generator samples that learned each distribution exactly
 
-The second row is a limit for generators that learn the genes of each type separately; a lower AUC
-needs information that is shared between genes and types.
+Each is given for all cells, and for each type that has enough of them. The second row is a limit
+for generators that learn the genes of each type separately; a lower AUC needs information that is
+shared between genes and types.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from common import LABEL, arguments, as_cells, begin, split_cells, spread
+from common import (
+    LABEL,
+    arguments,
+    as_cells,
+    begin,
+    long_records,
+    split_cells,
+    spread,
+    write_results,
+)
+from quality import DATASETS
 
-from scld.evaluation.cells import Cells, Reference, View
+from scld.evaluation.cells import OVERALL, Cells, Reference, View
 from scld.evaluation.comparison import Comparison
 from scld.evaluation.controls import make_control
 from scld.evaluation.registry import BY_NAME
@@ -48,14 +60,21 @@ def with_replacement(train: Cells, sizes: Sizes, rng: np.random.Generator) -> Ce
     return Cells.of_counts(sp.csr_matrix(sp.vstack(parts, format="csr")), codes)
 
 
-def scores(reference: Reference, real: View, cells: Cells) -> dict[str, float | None]:
-    """The two-sample test of cells against shuffled test cells."""
+def scores(
+    reference: Reference, real: View, cells: Cells, types: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The two-sample test of cells against shuffled test cells: of all, and of each type."""
     compared = Comparison(reference, real, reference.view(cells), seed=reference.seed)
-    return {name: BY_NAME[name].value(compared) for name in METRICS}
+    least = max(BY_NAME[name].min_type_cells for name in METRICS)
+    groups = {OVERALL: compared}
+    groups |= {name: compared.of_type(code) for code, name in enumerate(types)}
+    for group, part in groups.items():
+        if group == OVERALL or len(part.real) >= least:
+            yield {"group": group} | {name: BY_NAME[name].value(part) for name in METRICS}
 
 
 def benchmark(name: str, seed: int, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row per way of sampling."""
+    """One row per way of sampling and group of cells."""
     train, test = split_cells(name, seed, given)
     types, rng = sorted(set(train.obs[LABEL])), np.random.default_rng(seed)
     known, held_out = as_cells(train, types), as_cells(test, types)
@@ -67,19 +86,23 @@ def benchmark(name: str, seed: int, given: argparse.Namespace) -> list[dict[str,
         "without replacement": make_control("shuffle", known, sizes, rng),
         "with replacement": with_replacement(known, sizes, rng),
     }
-    about = {"seed": seed, "dataset": name, "training cells": str(len(known))}
     return [
-        {**about, "training values": how, **scores(reference, real, cells)}
+        {"seed": seed, "dataset": name, "training values": how, **row}
         for how, cells in samples.items()
+        for row in scores(reference, real, cells, types)
     ]
 
 
 def main() -> None:
-    known = ["teaseq_pbmc", "pbmc3k", "mouse_endocrinogenesis", "mouse_ens"]
-    given = begin(arguments(__doc__, known))
+    given = begin(arguments(__doc__, DATASETS))
     for name in given.datasets:
-        rows = [row for seed in given.seeds for row in benchmark(name, seed, given)]
-        print(spread(rows, ["dataset", "training cells", "training values"]).to_string(), "\n")
+        rows: list[dict[str, Any]] = []
+        for seed in given.seeds:
+            found = benchmark(name, seed, given)
+            rows += found
+            records = long_records(found, ["dataset", "seed", "training values", "group"])
+            write_results("finite", records.rename(columns={"training values": "method"}), given)
+        print(spread(rows, ["dataset", "group", "training values"]).to_string(), "\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def benchmark(name: str, seed: int, given: argparse.Namespace) -> pd.DataFrame:
 
 
 def main() -> None:
-    given = begin(arguments(__doc__, ["teaseq_pbmc"], seeds=[0]))
+    given = begin(arguments(__doc__, ["teaseq_pbmc"], seeds=[0], results=False))
     for name in given.datasets:
         for seed in given.seeds:
             print(benchmark(name, seed, given).to_string(), "\n", flush=True)

@@ -31,10 +31,12 @@ from common import (
     begin,
     fitted,
     in_own_process,
+    long_records,
     peak_memory,
     resized,
     settings,
     split_cells,
+    write_results,
 )
 
 import scld
@@ -176,14 +178,20 @@ def main() -> None:
     given = begin(parser)
     if given.quick:
         given.cells, given.genes, given.at, given.repeats = [200, 400], [400], 200, 1
+    about, unit = {"dataset": given.datasets[0]}, ("part", "dataset")
     if "growth" in given.parts:
         table = growth(given)
+        records = long_records(table, ["growing", "cells", "genes"]).assign(part="growth", **about)
+        write_results("growth", records, given, unit)
         print(f"\n{table.round(1).to_string(index=False)}\n")
         print(f"{exponents(table).round(2).to_string()}\n", flush=True)
         if given.plot:
             plot(table, given.plot)
     if "starts" in given.parts:
-        print(starts(given.repeats).round(2).to_string(index=False))
+        table = starts(given.repeats)
+        records = long_records(table, ["start"]).assign(part="starts", **about)
+        write_results("growth", records, given, unit)
+        print(table.round(2).to_string(index=False))
 
 
 if __name__ == "__main__":

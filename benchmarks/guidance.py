@@ -25,8 +25,10 @@ from common import (
     begin,
     evaluation_options,
     fitted,
+    long_records,
     split_cells,
     spread,
+    write_results,
 )
 
 import scld
@@ -34,6 +36,7 @@ from scld.config import POST_GUIDANCE
 from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE, CONTROLS
 
+MEDIAN_COUNTS = "median_counts"  # of a cell, by type
 WEIGHTS = (1.0, 1.5, 2.0, 3.0)
 METRICS = [
     "precision",
@@ -63,9 +66,20 @@ def benchmark(name: str, seed: int, given: argparse.Namespace) -> tuple[pd.DataF
             for weight in given.weights
             for post in given.posts
         }
-        scores.append(overall_scores(train, test, datasets, own_seed, given).assign(seed=seed))
-        sizes.append(median_counts({"test cells": test, **datasets}).assign(seed=seed))
+        about = {"seed": seed, "replicate": replicate}
+        scores.append(overall_scores(train, test, datasets, own_seed, given).assign(**about))
+        sizes.append(median_counts({"test cells": test, **datasets}).assign(**about))
     return pd.concat(scores), pd.concat(sizes)
+
+
+def records(scores: pd.DataFrame, sizes: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Both tables in long format."""
+    keys = ["seed", "replicate"]
+    overall = long_records(scores.rename(columns={"dataset": "method"}), [*keys, "method"])
+    of_types = long_records(sizes.rename(columns={"type": "group"}), [*keys, "group"])
+    of_types = of_types.rename(columns={"metric": "method"}).assign(metric=MEDIAN_COUNTS)
+    both = pd.concat([overall.assign(group=OVERALL), of_types]).assign(dataset=name)
+    return both[["dataset", *keys, "method", "group", "metric", "value"]]
 
 
 def overall_scores(
@@ -101,7 +115,10 @@ def main() -> None:
     if given.quick:
         given.replicates, given.weights = 1, [1.0, 3.0]
     for name in given.datasets:
-        tables = [benchmark(name, seed, given) for seed in given.seeds]
+        tables = []
+        for seed in given.seeds:
+            tables.append(benchmark(name, seed, given))
+            write_results("guidance", records(*tables[-1], name), given)
         scores, sizes = (pd.concat(parts) for parts in zip(*tables, strict=True))
         print(f"\n{name}, seeds {given.seeds}, replicates per seed: {given.replicates}")
         print(f"{spread(scores, ['dataset']).to_string()}\n\nmedian counts per cell")

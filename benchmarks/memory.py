@@ -27,8 +27,10 @@ from common import (
     few_cells,
     in_own_process,
     load_cells,
+    long_records,
     peak_memory,
     settings,
+    write_results,
 )
 
 import scld
@@ -70,11 +72,11 @@ def memory_in_use() -> int:
 
 def main() -> None:
     given = begin(arguments(__doc__, ["mouse_endocrinogenesis", "pbmc3k", "teaseq_pbmc"], [0]))
-    rows = [
-        in_own_process(measure, name, seed, given)
-        for name in given.datasets
-        for seed in given.seeds
-    ]
+    rows = []
+    for name in given.datasets:
+        for seed in given.seeds:
+            rows.append(in_own_process(measure, name, seed, given))
+            write_results("memory", long_records(rows[-1:], ["dataset", "seed"]), given)
     print(pd.DataFrame(rows).to_string(index=False))
 
 

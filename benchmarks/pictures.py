@@ -142,7 +142,7 @@ def targeted_view(synth: scld.Synthesizer, report: scld.Report, seed: int) -> Vi
 
 
 def main() -> None:
-    parser = arguments(__doc__, ["teaseq_pbmc"], seeds=[0])
+    parser = arguments(__doc__, ["teaseq_pbmc"], seeds=[0], results=False)
     parser.add_argument("--output", type=Path, required=True, help="folder for the files")
     given = begin(parser)
     given.output.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,18 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from common import LABEL, SHIPPED, arguments, begin, fitted, log_counts, split_cells, spread
+from common import (
+    LABEL,
+    SHIPPED,
+    arguments,
+    begin,
+    fitted,
+    log_counts,
+    long_records,
+    split_cells,
+    spread,
+    write_results,
+)
 
 from scld.evaluation import metrics
 from scld.evaluation.controls import poisson
@@ -176,12 +187,14 @@ def main() -> None:
         types = given.types or TYPES.get(name)
         if not types:
             parser.error(f"--types: name the types of {name} of which few cells are left")
-        rows = [
-            row
-            for number in given.left
-            for seed in given.seeds
-            for row in benchmark(name, number, seed, types, given)
-        ]
+        rows: list[dict[str, Any]] = []
+        for number in given.left:
+            for seed in given.seeds:
+                found = list(benchmark(name, number, seed, types, given))
+                rows += found
+                records = long_records(found, ["left", "seed", "classifier", "method", "type"])
+                records = records.rename(columns={"type": "group"}).assign(dataset=name)
+                write_results("rare", records, given, ("dataset", "left", "seed"))
         print_tables(name, pd.DataFrame(rows), given)
 
 

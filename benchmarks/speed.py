@@ -54,10 +54,12 @@ from common import (
     evaluation_options,
     fitted,
     load_cells,
+    long_records,
     resized,
     settings,
     split_cells,
     spread,
+    write_results,
 )
 from other_methods import (
     dense_training_rate,
@@ -99,12 +101,12 @@ REST, WRITING = "rest of a page", "writing"
 Rows = list[dict[str, Any]]
 
 
-def in_turns(methods: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, str]:
+def in_turns(methods: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
     """The rate of each method, scld first, and its ratio to each other one; they take turns."""
     rates = pd.DataFrame([{name: run() for name, run in methods.items()} for _ in range(repeats)])
-    row = {f"{name}, cells/s": f"{rate:,.0f}" for name, rate in rates.median().items()}
+    row = {f"{name}, cells/s": float(rate) for name, rate in rates.median().items()}
     for other in rates.columns.drop(SCLD):
-        row[f"{SCLD} / {other}"] = f"{(rates[SCLD] / rates[other]).median():.2f}"
+        row[f"{SCLD} / {other}"] = float((rates[SCLD] / rates[other]).median())
     return row
 
 
@@ -137,6 +139,7 @@ def autoencoder(given: argparse.Namespace) -> pd.DataFrame:
         runs = {method: partial(rate, cells, given.epochs) for method, rate in methods.items()}
         size = {"dataset": name, "cells": cells.n_obs, "genes": cells.n_vars}
         rows.append(size | in_turns(runs, given.repeats))
+        save("autoencoder", rows[-1:], given)
     return pd.DataFrame(rows)
 
 
@@ -169,6 +172,7 @@ def quality(given: argparse.Namespace) -> pd.DataFrame:
         for seed in given.seeds:
             found = quality_by_budget(name, seed, given)
             rows += [{"dataset": name, "seed": seed} | row for row in found]
+            save("quality", rows[-len(found) :], given)
     table = pd.DataFrame(rows)
     methods = table[table["method"] != BASELINE].groupby(["dataset", "method"], sort=False)
     reached = [
@@ -274,6 +278,7 @@ def counts(given: argparse.Namespace) -> pd.DataFrame:
         train, _ = split_cells(name, given.seeds[0], given)
         mean, dispersion = nb_parameters(synth, train[:PAGE])
         rows.append({"dataset": name} | count_rates(mean, dispersion, given))
+        save("counts", rows[-1:], given)
     return pd.DataFrame(rows)
 
 
@@ -304,7 +309,7 @@ def count_rates(
     }
     row: dict[str, Any] = {"cells": len(mean), "genes": mean.shape[1]}
     for name, sampler in samplers.items():
-        row[f"{name}, zeros"] = f"{1 - sampler(0).nnz / mean.size:.4f}"
+        row[f"{name}, zeros"] = 1 - sampler(0).nnz / mean.size
     threads, one = torch.get_num_threads(), {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ThreadPoolExecutor(threads, **one) as pool:
 
@@ -330,10 +335,11 @@ def sampling(given: argparse.Namespace) -> pd.DataFrame:
         spent: Counter[str] = Counter()
         took = [sample_to_disk(synth, given.cells, spent) for _ in range(given.repeats)]
         row = {"dataset": name, "genes": len(synth.genes), "cells": given.cells}
-        row["cells/s"] = f"{given.cells / np.median(took):,.0f}"
+        row["cells/s"] = given.cells / np.median(took)
         for stage in dict.fromkeys([*(stage for stage, *_ in STAGES), REST, WRITING]):
-            row[f"{stage}, %"] = f"{100 * spent[stage] / spent.total():.0f}"
+            row[f"{stage}, %"] = 100 * spent[stage] / spent.total()
         rows.append(row)
+        save("sampling", [row], given)
     return pd.DataFrame(rows)
 
 
@@ -386,6 +392,7 @@ def precision(given: argparse.Namespace) -> pd.DataFrame:
             for kind in ("float32", "bfloat16"):
                 row = {"dataset": name, "precision": kind, "seed": seed}
                 rows.append(row | denoiser_training(latents, synth, kind, seed))
+            save("precision", rows[-2:], given)
     return spread(rows, ["dataset", "precision"], 4).reset_index()
 
 
@@ -449,7 +456,9 @@ def scores_of_variants(
         rates[key] = test.n_obs / (time.perf_counter() - started)
     table = scores(train, test, datasets, seed, given)[METRICS]
     table = table.assign(**{"cells/s": pd.Series(rates)}).loc[[*datasets, BASELINE]]
-    return table.rename_axis("setting").reset_index().assign(dataset=name, seed=seed)
+    table = table.rename_axis("setting").reset_index().assign(dataset=name, seed=seed)
+    save("steps", table, given)
+    return table
 
 
 PARTS = {
@@ -460,7 +469,21 @@ PARTS = {
     "precision": precision,
     "steps": steps,
 }
+KEYS = ("dataset", "seed", "method", "budget", "precision", "setting")  # columns without scores
 QUICK = {"repeats": 1, "epochs": 1, "genes": 800, "pages": 2, "cells": 600, "scvi": [1]}
+
+
+def save(part: str, rows: Rows | pd.DataFrame, given: argparse.Namespace) -> None:
+    """Add rows of a part to the results."""
+    table = pd.DataFrame(rows)
+    table = table if "seed" in table else table.assign(seed=given.seeds[0])
+    long = long_records(table, [key for key in KEYS if key in table]).assign(part=part)
+    write_results("speed", long, given, ("part", "dataset", "seed"))
+
+
+def number(value: float) -> str:
+    """A rate or a score, with as many digits as it needs."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
 def main() -> None:
@@ -486,7 +509,7 @@ def main() -> None:
     print(f"threads: {torch.get_num_threads()}; {other}\n")
     for part in given.parts:
         table = PARTS[part](given)
-        print(f"{part}\n{table.to_string(index=False)}\n", flush=True)
+        print(f"{part}\n{table.to_string(index=False, float_format=number)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def ratios(rates: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = arguments(__doc__, ["teaseq_pbmc"], seeds=[0])
+    parser = arguments(__doc__, ["teaseq_pbmc"], seeds=[0], results=False)
     parser.add_argument("--other", type=Path, required=True, help="source folder of the other one")
     parser.add_argument("--model", type=Path, help="a checkpoint that both versions can load")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))

@@ -1,0 +1,527 @@
+"""Print the tables of the docs from the files of results, and write them into the docs.
+
+    python benchmarks/tables.py [TABLE ...] [--results FOLDER] [--write]
+
+A table is named like `quality teaseq_pbmc`: a function below, and what it takes. Without a name,
+every table that the docs name is printed. In the docs a table stands between
+
+    <!-- table: quality teaseq_pbmc -->
+    <!-- end -->
+
+and --write replaces what is between by what is printed. A block that begins with "table to run" is
+left as it is until its results are there, and then becomes a "table". A benchmark writes its
+results with `--results benchmarks/results`. Numbers are mean ± sd over seeds and replicates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from ablation import METRICS as ABLATED
+from common import RESULTS, read_results, shown
+from guidance import MEDIAN_COUNTS
+from peers import COSTS as PEER_COSTS
+from peers import PUBLISHED, one_table
+from quality import (
+    DATASETS,
+    SCLD,
+    TARGETS,
+    TEST_CELLS,
+    TRAINING_CELLS,
+    Target,
+    above_chance,
+    bounds_in_words,
+    measure,
+)
+from sizes import COSTS
+
+from scld.evaluation.cells import OVERALL
+from scld.evaluation.controls import BASELINE, CONTROLS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md")
+BLOCK = re.compile(r"<!-- (table|table to run): (.+?) -->\n(.*?)<!-- end -->", re.DOTALL)
+DASH = "–"
+TITLES = {  # metric -> its column
+    "c2st": "**C2ST worst**",
+    "c2st_forest": "C2ST forest",
+    "c2st_linear": "C2ST linear",
+    "c2st_boosting": "C2ST boosting",
+    "w2": "W2",
+    "mmd2": "MMD²",
+    "tstr_f1": "F1",
+    "label_accuracy": "label accuracy",
+    "effect_slope": "effect slope",
+    "effect_slope_t": "effect slope, t",
+    "marker_inside": "markers inside",
+    "marker_outside": "markers outside",
+    "identity_level": "identity level",
+    "identity_range": "identity range",
+    "type_means_off": "type means off",
+    "nearer_training": "nearer to training",
+    "precision": "precision",
+    "coverage": "coverage",
+    "library_ks": "library size KS",
+    "fit_seconds": "fit, s",
+    "peak_memory_mb": "peak MB",
+    "autoencoder_steps": "steps, autoencoder",
+    "denoiser_steps": "steps, denoiser",
+}
+DIGITS = {"w2": 2, "W2": 2, "mmd2": 4, "type_means_off": 4, **dict.fromkeys(COSTS, 0)}
+DIGITS |= {
+    ", zeros": 4,
+    ", s": 1,
+    " MB": 0,
+    ", %": 0,
+    "cells/s": 0,
+    "SCVI": 2,
+    "PyTorch": 2,
+    "CSR": 2,
+}
+DIGITS |= {"cells": 0, "genes": 0, "seconds": 0, "/ added": 2}  # of metrics that end so; else 3
+NAMES = {BASELINE: "real-vs-real baseline", SCLD: "**SCLD**", "augment": "**augment**"}
+OVERVIEW = ["c2st_forest", "c2st_linear", "c2st_boosting", "c2st", "w2", "mmd2", "tstr_f1"]
+OVERVIEW += ["label_accuracy", "effect_slope", "nearer_training"]
+PEERS = {"scores": (OVERVIEW, 4), "published": (PUBLISHED, 4), "costs": (PEER_COSTS, 0)}
+BIOLOGY = ["effect_slope", "effect_slope_t", "marker_inside", "marker_outside"]
+BIOLOGY += ["identity_level", "identity_range", "type_means_off"]
+OF_TYPES = ["c2st", "effect_slope", "marker_inside", "marker_outside", "identity_level"]
+OF_TYPES += ["type_means_off", "label_accuracy"]
+GUIDED = ["precision", "coverage", "tstr_f1", "label_accuracy", "library_ks"]
+GUIDED += ["c2st", "c2st_forest", "c2st_linear", "c2st_boosting"]
+OWN = "own controls"
+SELECTED = ["c2st", "c2st_forest", "c2st_linear", "c2st_boosting", "tstr_f1", "label_accuracy"]
+SIZED = ["c2st", "w2", "tstr_f1", "label_accuracy", "effect_slope", "nearer_training", *COSTS]
+
+
+class NotRunError(Exception):
+    """The results of a table are not there yet."""
+
+
+class Results:
+    """The files of results in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def of(self, name: str, **where: object) -> pd.DataFrame:
+        """The records of a file with these values; `NotRunError` if there are none."""
+        path = self.folder / f"{name}.json"
+        found = read_results(path) if path.exists() else pd.DataFrame(columns=list(where))
+        for column, value in where.items():
+            found = found[found[column] == value]
+        if found.empty:
+            raise NotRunError(f"{name}.json has no results of {where or 'anything'}")
+        return found
+
+    def datasets(self, name: str) -> list[str]:
+        """The datasets of a file, those that quality.py names first."""
+        found = list(self.of(name)["dataset"].unique())
+        return sorted(found, key=lambda each: DATASETS.index(each) if each in DATASETS else 99)
+
+
+# from records to texts
+
+
+def means(
+    rows: pd.DataFrame, by: Sequence[str], metrics: Sequence[str], digits: int | None = None
+) -> pd.DataFrame:
+    """One row per group in the order of the rows, one column per metric: mean ± sd."""
+    rows = rows[rows["metric"].isin(metrics)]
+    order = pd.MultiIndex.from_frame(rows[list(by)].drop_duplicates())
+    found = rows.groupby([*by, "metric"], sort=False)["value"].agg(["mean", "std"])
+    places = [digits_of(key[-1]) if digits is None else digits for key in found.index]
+    texts = [shown(*pair, n) for pair, n in zip(found.to_numpy(), places, strict=True)]
+    wide = pd.Series(texts, found.index).unstack("metric").reindex(columns=list(metrics))
+    wide.index = pd.MultiIndex.from_frame(wide.index.to_frame())
+    return wide.loc[order].fillna(DASH).rename(columns=TITLES).reset_index()
+
+
+def digits_of(metric: str) -> int:
+    """Decimal places of a metric."""
+    return next((n for end, n in DIGITS.items() if metric.endswith(end)), 3)
+
+
+def mean_alone(value: float) -> str:
+    """A mean without its sd."""
+    return shown(value, float("nan"))
+
+
+def with_baseline(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows after rows of the method `BASELINE`, from the column of that name."""
+    first = rows[rows["baseline"].notna() & ~rows["method"].isin(list(CONTROLS))]
+    first = first.drop_duplicates([c for c in rows if c not in ("method", "value", "baseline")])
+    return pd.concat([first.assign(value=first["baseline"], method=BASELINE), rows])
+
+
+def named(table: pd.DataFrame, column: str, title: str) -> pd.DataFrame:
+    """The table with the names of methods as the docs have them, under a title."""
+    return table.assign(**{column: table[column].replace(NAMES)}).rename(columns={column: title})
+
+
+def seeds_of(rows: pd.DataFrame) -> str:
+    """The number of seeds in words."""
+    number = rows["seed"].nunique()
+    return "1 seed" if number == 1 else f"{number} seeds"
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """The table as GitHub writes tables."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    rows = ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+    return "\n".join([rows[0], rows[1].replace(" ", ""), *rows[2:]])
+
+
+# quality
+
+
+def quality(results: Results, dataset: str) -> pd.DataFrame:
+    """Overall scores beside the baseline and the negative controls."""
+    rows = results.of("quality", dataset=dataset, group=OVERALL)
+    table = means(with_baseline(rows), ["method"], OVERVIEW)
+    return named(table, "method", f"{dataset}, {seeds_of(rows)}")
+
+
+def targets(results: Results) -> pd.DataFrame:
+    """What was measured on each dataset, the target, and where it is missed."""
+    columns: dict[str, list[str]] = {"": [target.title for target in TARGETS]}
+    for dataset in results.datasets("quality"):
+        rows = results.of("quality", dataset=dataset)
+        columns[dataset] = [_measured(rows, target, dataset) for target in TARGETS]
+    return pd.DataFrame(columns | {"target": [_bounds(target) for target in TARGETS]})
+
+
+def _measured(rows: pd.DataFrame, target: Target, dataset: str) -> str:
+    found = measure(rows, target, dataset)
+    if found is None:
+        return DASH
+    group = f" ({found.group})" if target.by_type else ""
+    return f"{found.measure}{group}{'' if found.met else ' ✗'}"
+
+
+def _bounds(target: Target) -> str:
+    words = bounds_in_words(*target.bounds)
+    return words + (f"; teaseq_pbmc {bounds_in_words(*target.strict)}" if target.strict else "")
+
+
+def biology(results: Results) -> pd.DataFrame:
+    """Effects, markers and identity genes on each dataset, beside the baseline."""
+    rows = results.of("quality", method=SCLD, group=OVERALL)
+    return named(means(with_baseline(rows), ["dataset", "method"], BIOLOGY), "method", "cells")
+
+
+def types(results: Results, dataset: str) -> pd.DataFrame:
+    """One row per type, each score beside its baseline."""
+    found = results.of("quality", dataset=dataset, method=SCLD)
+    rows = found[found["group"] != OVERALL]
+    by = ["group", "metric"]
+    rows = rows.groupby(by, sort=False)[["value", "baseline"]].mean().reset_index()
+    sizes = means(rows, ["group"], [TRAINING_CELLS, TEST_CELLS], 0).set_index("group")
+    scores, baselines = (
+        means(rows.assign(value=rows[column]), ["group"], OF_TYPES).set_index("group")
+        for column in ("value", "baseline")
+    )
+    both = scores + " (" + baselines + ")"
+    table = sizes.join(both).fillna(DASH).replace("– (–)", DASH)
+    titles = {TRAINING_CELLS: "training cells", TEST_CELLS: "test cells"}
+    return table.rename(columns=titles).rename_axis(f"{dataset}, {seeds_of(found)}").reset_index()
+
+
+def limit(results: Results) -> pd.DataFrame:
+    """The C2ST that no generator can avoid, of all cells and the worst type, and the excess."""
+    of_scld = set(results.datasets("quality"))
+    known = [name for name in results.datasets("finite") if name in of_scld]
+    return pd.DataFrame([_limit(results, dataset) for dataset in known])
+
+
+def _limit(results: Results, dataset: str) -> dict[str, str]:
+    found = results.of("finite", dataset=dataset)
+    worst = found.groupby(["method", "group", "seed"])["value"].max().groupby(level=[0, 1]).mean()
+    rows = results.of("quality", dataset=dataset, method=SCLD, metric="c2st")
+    reached = rows.groupby("group")["value"].mean()
+    excess = (reached - worst["with replacement"].clip(lower=0.5)).dropna()
+    of_types = excess.drop(OVERALL)
+    where = f"{of_types.max():.3f} ({of_types.idxmax()})" if len(of_types) else DASH
+    return {
+        f"dataset, {seeds_of(found)}": dataset,
+        "limit, each value once": mean_alone(worst["without replacement"][OVERALL]),
+        "limit, with replacement": mean_alone(worst["with replacement"][OVERALL]),
+        "**C2ST worst**": mean_alone(reached[OVERALL]),
+        "excess over the limit": mean_alone(excess[OVERALL]),
+        "the same, worst type": where,
+    }
+
+
+def selection(results: Results) -> pd.DataFrame:
+    """Post-guidance off and on: overall scores, and the excess of the worst type."""
+    off = results.of("quality-post-off", method=SCLD)
+    on = results.of("quality", method=SCLD)
+    rows = pd.concat([off.assign(post="off"), on.assign(post="select")])
+    rows = rows[rows["dataset"].isin(set(off["dataset"]) & set(on["dataset"]))]
+    rows = rows.sort_values(["dataset", "post"], kind="stable")
+    by = ["dataset", "post"]
+    table = means(rows[rows["group"] == OVERALL], by, SELECTED)
+    of_types = rows[(rows["group"] != OVERALL) & (rows["metric"] == "c2st")]
+    excess = of_types.assign(excess=above_chance(of_types["value"], of_types["baseline"]))
+    worst = excess.groupby([*by, "group"])["excess"].mean().groupby(level=by).max()
+    texts = [mean_alone(each) for each in worst.reindex(pd.MultiIndex.from_frame(table[by]))]
+    return table.assign(**{"C2ST - baseline, worst type": texts})
+
+
+def guidance(results: Results, dataset: str) -> pd.DataFrame:
+    """Scores at each guidance weight, with and without post-guidance."""
+    rows = results.of("guidance", dataset=dataset, group=OVERALL)
+    table = means(rows, ["method"], GUIDED)
+    return named(table, "method", f"{dataset}, {seeds_of(rows)}")
+
+
+def counts(results: Results, dataset: str) -> pd.DataFrame:
+    """Median counts per cell of each type at each guidance weight, without post-guidance."""
+    rows = results.of("guidance", dataset=dataset, metric=MEDIAN_COUNTS)
+    rows = rows[~rows["method"].str.endswith(", select")]
+    rows = rows.assign(metric=rows["method"].str.removesuffix(", off"))
+    table = means(rows, ["group"], list(rows["metric"].unique()), 0)
+    return table.rename(columns={"group": f"{dataset}, median counts per cell"})
+
+
+def combinations(results: Results, dataset: str) -> pd.DataFrame:
+    """Predictions of stimulated cells of types that were left out."""
+    rows = results.of("combinations", dataset=dataset)
+    table = means(rows, ["group", "method"], ["correlation", "slope", "top 50", "W2", OWN])
+    titles = {"group": f"left-out type, {seeds_of(rows)}", "top 50": "overlap of top 50"}
+    titles |= {OWN: "correlation, own controls"}
+    return named(table.rename(columns=titles), "method", "cells")
+
+
+def rare(results: Results, dataset: str, file: str = "rare") -> pd.DataFrame:
+    """Means of the rare types: one row per classifier, score and number of cells left."""
+    rows = results.of(file, dataset=dataset, group="mean of these")
+    methods = list(rows["method"].unique())
+    rows = rows.assign(score=rows["classifier"] + ", " + rows["metric"], metric=rows["method"])
+    rows = rows.assign(
+        place=rows["score"].map({s: i for i, s in enumerate(rows["score"].unique())})
+    )
+    rows = rows.sort_values(["place", "left"], kind="stable")
+    table = means(rows, ["score", "left"], methods)
+    titles = {"score": f"{dataset}, mean of the types, {seeds_of(rows)}", "left": "cells left"}
+    return table.rename(columns=titles | NAMES)
+
+
+def donors(results: Results, part: str, dataset: str) -> pd.DataFrame:
+    """Two labels: both fixed, one unspecified, or one combination left out."""
+    rows = results.of("donors", part=part, dataset=dataset)
+    if part == "unspecified":
+        rows = rows.assign(metric=rows["method"] + ": " + rows["metric"])
+        by = ["group", "unspecified"]
+        table = means(rows, by, list(rows["metric"].unique()))
+        return table.rename(columns={"group": f"fixed, {seeds_of(rows)}"})
+    by = ["method"] if part == "fixed" else ["group", "method"]
+    table = means(rows, by, list(rows["metric"].unique()))
+    first = table.rename(columns={"group": "left-out combination"})
+    return named(first, "method", f"cells, {seeds_of(rows)}")
+
+
+def ablation(results: Results, dataset: str) -> pd.DataFrame:
+    """One row per variant, beside the baseline."""
+    rows = results.of("ablation", dataset=dataset)
+    table = means(with_baseline(rows), ["method"], ABLATED)
+    return named(table, "method", f"{dataset}, {seeds_of(rows)}")
+
+
+def sizes(results: Results, dataset: str) -> pd.DataFrame:
+    """One row per number of training cells, each beside the baseline."""
+    rows = results.of("sizes", dataset=dataset, group=OVERALL)
+    rows = with_baseline(rows).sort_values("cells", kind="stable")
+    table = means(rows, ["cells", "method"], SIZED)
+    table["cells"] = [f"{cells:,}" for cells in table["cells"]]
+    table = table.rename(columns={"cells": f"{dataset}, training cells, {seeds_of(rows)}"})
+    return named(table, "method", "cells")
+
+
+def peers(results: Results, part: str, dataset: str) -> pd.DataFrame:
+    """SCLD beside its peers: scores, published protocols, or costs."""
+    metrics, digits = PEERS[part]
+    rows = results.of("peers", dataset=dataset)
+    table = one_table(rows, metrics, digits).reset_index().rename(columns=TITLES)
+    return named(table, "method", f"{dataset}, {seeds_of(rows)}")
+
+
+# speed
+
+
+def speed(results: Results, part: str, dataset: str = "") -> pd.DataFrame:
+    """A part of speed.py, of all datasets or of one."""
+    where = {"part": part} | ({"dataset": dataset} if dataset else {})
+    rows = results.of("speed", **where).dropna(axis=1, how="all")
+    known = ("dataset", "method", "budget", "precision", "setting")
+    keys = [key for key in known if key in rows]
+    rows = rows.fillna(dict.fromkeys(keys, ""))
+    table = means(rows, keys, list(rows["metric"].unique()))
+    return table.replace({BASELINE: NAMES[BASELINE]})
+
+
+def growth(results: Results) -> pd.DataFrame:
+    """Time and memory of a fit and of a sample, by size."""
+    rows = results.of("growth", part="growth")
+    size = [f"{int(c):,} x {int(g):,}" for c, g in zip(rows["cells"], rows["genes"], strict=True)]
+    rows = rows.assign(size=size)
+    table = means(rows, ["growing", "size"], list(rows["metric"].unique()))
+    return table.rename(columns={"size": "cells x genes"})
+
+
+def starts(results: Results) -> pd.DataFrame:
+    """Seconds to start."""
+    return means(results.of("growth", part="starts"), ["start"], ["seconds"], 2)
+
+
+def memory(results: Results) -> pd.DataFrame:
+    """The estimate of memory beside the measured peak."""
+    rows = results.of("memory")
+    return means(rows, ["dataset"], list(rows["metric"].unique()))
+
+
+def evaluation_cost(results: Results) -> pd.DataFrame:
+    """Time and memory of an evaluation, by the number of synthetic cells."""
+    rows = results.of("evaluation_cost")
+    rows = rows.assign(cells=[f"{int(cells):,}" for cells in rows["cells"]])
+    table = means(rows, ["dataset", "cells"], list(rows["metric"].unique()))
+    return table.rename(columns={"cells": "synthetic cells"})
+
+
+# the README
+
+
+def readme(results: Results) -> pd.DataFrame:
+    """What scld can do, in words."""
+    rows = results.of("quality", dataset="teaseq_pbmc", group=OVERALL)
+    rows = with_baseline(rows)
+    guided = results.of("guidance", dataset="teaseq_pbmc", group=OVERALL)
+
+    def mean(method: str, metric: str, of: pd.DataFrame = rows) -> float:
+        return of["value"][(of["method"] == method) & (of["metric"] == metric)].mean()
+
+    def auc(method: str, of: pd.DataFrame = rows) -> str:
+        return f"{mean(method, 'c2st', of):.3f}"[1:]
+
+    def percent(method: str, metric: str, of: pd.DataFrame = rows) -> str:
+        return f"{mean(method, metric, of):.0%}".replace("%", " %")
+
+    slope = mean(SCLD, "effect_slope") / mean(BASELINE, "effect_slope")
+    strong = "weight 2, select"
+    lines = [
+        (
+            "the whole population",
+            f"worst of three classifiers separates real from synthetic cells with AUC {auc(SCLD)} "
+            f"(real from real: {auc(BASELINE)}; Poisson cells: {auc('poisson')})",
+            "`quality.py`, teaseq_pbmc",
+        ),
+        (
+            "marker genes",
+            f"fold changes of each type's markers have {slope:.2f} of the size that they have "
+            "between real cells",
+            "`quality.py`, teaseq_pbmc",
+        ),
+        (
+            "targeted subpopulations",
+            "a classifier trained on real cells finds the requested type in "
+            f"{percent(SCLD, 'label_accuracy')} of synthetic cells "
+            f"(real cells: {percent(BASELINE, 'label_accuracy')})",
+            "`quality.py`, teaseq_pbmc",
+        ),
+        (
+            "the same, exaggerated",
+            f"guidance weight 2: {percent(strong, 'label_accuracy', guided)} are recognised, "
+            f"at an AUC of {auc(strong, guided)}",
+            "`guidance.py`, teaseq_pbmc",
+        ),
+        (
+            "privacy of cells",
+            f"{percent(SCLD, 'nearer_training')} of synthetic cells are nearer to a training cell "
+            f"than to a held-out one (real cells: {percent(BASELINE, 'nearer_training')}; "
+            f"copies: {percent('bootstrap', 'nearer_training')})",
+            "`quality.py`, teaseq_pbmc",
+        ),
+        (
+            "rare types, unseen combinations, donors",
+            "`augment`, `sample(unseen=True)` and `transfer`, beside simpler methods",
+            "[quality](docs/quality.md)",
+        ),
+    ]
+    return pd.DataFrame(lines, columns=["task", f"result, mean of {seeds_of(rows)}", "script"])
+
+
+TABLES: dict[str, Callable[..., pd.DataFrame]] = {
+    "quality": quality,
+    "targets": targets,
+    "biology": biology,
+    "types": types,
+    "limit": limit,
+    "selection": selection,
+    "guidance": guidance,
+    "counts": counts,
+    "combinations": combinations,
+    "rare": rare,
+    "donors": donors,
+    "ablation": ablation,
+    "sizes": sizes,
+    "peers": peers,
+    "speed": speed,
+    "growth": growth,
+    "starts": starts,
+    "memory": memory,
+    "evaluation_cost": evaluation_cost,
+    "readme": readme,
+}
+
+
+def printed(name: str, results: Results) -> str:
+    """A table by its name, as Markdown."""
+    function, *given = name.split()
+    return as_markdown(TABLES[function](results, *given))
+
+
+def updated(page: str, results: Results) -> str:
+    """A page with every table printed anew; `NotRunError` if one has lost its results."""
+
+    def block(found: re.Match[str]) -> str:
+        kind, name, _ = found.groups()
+        try:
+            return f"<!-- table: {name} -->\n\n{printed(name, results)}\n\n<!-- end -->"
+        except NotRunError:
+            if kind == "table":
+                raise
+            return found[0]
+
+    return BLOCK.sub(block, page)
+
+
+def names_in_docs() -> Iterator[str]:
+    """The names of all tables in the docs."""
+    for page in DOCS:
+        yield from (name for _, name, _ in BLOCK.findall(page.read_text()))
+
+
+def main() -> None:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help="default: those of the docs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--write", action="store_true", help="write the tables into the docs")
+    given = parser.parse_args()
+    results = Results(given.results)
+    for name in given.tables or names_in_docs():
+        try:
+            print(f"{name}\n\n{printed(name, results)}\n")
+        except NotRunError as reason:
+            print(f"{name}: not run yet: {reason}\n")
+    if given.write:
+        for page in DOCS:
+            page.write_text(updated(page.read_text(), results))
+
+
+if __name__ == "__main__":
+    main()
