@@ -65,7 +65,8 @@ class AutoencoderConfig(_Checked):
     label_dropout: float = _float(0.1, 0, 1)  # share of cells trained with an unspecified label
     kl_weight: float = _float(0.05)  # below 1: latents keep more of a cell; near 0 also its noise
     encoder_sd: float = _positive(0.003)  # weight prior of the first layer, against overfitting
-    decoder_sd: float = _positive(0.03)  # weight prior of the last layer
+    decoder_sd: float = _positive(0.01)  # weight prior of the last layer
+    linear_sd: float = _positive(0.03)  # of the linear part of the decoder, which is shrunk less
     slope_sd: float = _positive(0.5)  # prior on the power of the mean that a dispersion follows
     outlier_rate: float = _float(1e-5, 0, 1)  # expected outliers per count: a heavy tail
     components: int = _int(32, 0)  # principal components that the encoder starts with

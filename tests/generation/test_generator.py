@@ -37,7 +37,7 @@ LAST = -1  # the dimension of the log library size
 def make(library=(2.0, 4.0)):
     torch.manual_seed(0)
     settings = AutoencoderConfig(latent=4, width=16)
-    autoencoder = Autoencoder(12, [3], settings).start_from(COUNTS).eval()
+    autoencoder = Autoencoder(12, [3], settings).start_from(COUNTS, CODES[:60]).eval()
     denoiser = Denoiser(5, [3], DenoiserConfig(width=64)).eval()
     with torch.no_grad():
         for parameter in [*autoencoder.parameters(), *denoiser.parameters()]:
@@ -194,7 +194,7 @@ def test_a_selected_cell_is_one_of_its_candidates_and_without_selection_it_is_th
     assert is_one.any(axis=0).all()
     assert (is_one.sum(axis=1) > 0).all()
     pairs = [(one, other) for i, one in enumerate(candidates) for other in candidates[:i]]
-    assert min((one != other).any(axis=1).mean() for one, other in pairs) > 0.99
+    assert min((one != other).any(axis=1).mean() for one, other in pairs) > 0.9
 
 
 def test_selection_goes_by_the_odds(generator):

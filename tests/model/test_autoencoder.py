@@ -4,6 +4,7 @@ import scipy.sparse as sp
 import torch
 from scipy.stats import nbinom
 from sklearn.decomposition import PCA
+from torch.nn import functional as F
 from toy import make_cells
 
 from scld.config import AutoencoderConfig
@@ -12,12 +13,13 @@ from scld.schema import MISSING
 
 COUNTS = sp.csr_matrix(make_cells(40, 12).X)
 CODES = np.stack([np.arange(40) % 3, np.arange(40) % 2], axis=1)
+RATES = np.where(np.arange(12) % 3 == np.arange(3)[:, None], 4.0, 1.0)  # [types, genes]
 
 
 def autoencoder(**settings):
     torch.manual_seed(0)
     config = AutoencoderConfig(latent=4, width=16, **settings)
-    return Autoencoder(12, [3, 2], config).start_from(COUNTS).eval()
+    return Autoencoder(12, [3, 2], config).start_from(COUNTS, CODES).eval()
 
 
 def trained(**settings):
@@ -31,6 +33,10 @@ def trained(**settings):
 
 def unlabelled(counts):
     return Batch.of(counts, np.zeros((counts.shape[0], 0), np.int64))
+
+
+def without_labels(counts):
+    return counts, np.zeros((counts.shape[0], 0), np.int64)
 
 
 def decoded(model, latent, labels):
@@ -167,12 +173,25 @@ def test_indices_of_either_width_give_the_same_bytes():
         assert torch.equal(one, other)
 
 
-def test_it_starts_from_the_expression_proportions_of_the_training_cells():
-    proportions = COUNTS.toarray().sum(axis=0) / COUNTS.sum()
-    latent, unspecified = torch.zeros(1, 5), torch.tensor([[MISSING, MISSING]])
-    log_mean, log_dispersion = decoded(autoencoder(), latent, unspecified)
-    np.testing.assert_allclose(log_mean.exp()[0].detach(), proportions, rtol=0.3, atol=1e-5)
+def test_cells_that_belong_to_a_category_start_from_its_expression_proportions():
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(20 * RATES[CODES[:, 0]]))
+    types = Autoencoder(12, [3], AutoencoderConfig(latent=3)).start_from(counts, CODES[:, :1])
+    types.membership.data = 100 * torch.eye(3)
+    latent, unspecified = torch.eye(3, 4), torch.full((3, 1), MISSING)
+    log_mean, log_dispersion = decoded(types, latent, unspecified)
+    real = np.stack([counts[CODES[:, 0] == category].sum(axis=0).A1 for category in range(3)])
+    start = log_mean.softmax(1).detach()
+    np.testing.assert_allclose(start, real / real.sum(axis=1, keepdims=True), rtol=0.2)
     assert torch.isfinite(log_dispersion).all()
+
+
+def test_cells_between_two_categories_have_a_profile_between_theirs():
+    model = autoencoder()
+    model.membership.data[:3, :3] = 100 * torch.eye(3)
+    points = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.5, 0.5, 0]])
+    latent, unspecified = F.pad(points, (0, 2)), torch.full((3, 2), MISSING)
+    one, other, between = model.logits(latent, unspecified) - model.output.bias
+    torch.testing.assert_close(between, (one + other) / 2, rtol=0, atol=1e-3)
 
 
 def first_inputs(model, counts):
@@ -218,7 +237,7 @@ def test_the_cells_for_the_components_are_a_random_sample(name):
     """Of 200 cells, 40 are used; every fifth would miss a type, or all of the others."""
     second = ORDERS[name]
     config = AutoencoderConfig(latent=1, width=8, component_cells=40)
-    model = Autoencoder(4, [], config).start_from(two_types(second))
+    model = Autoencoder(4, [], config).start_from(*without_labels(two_types(second)))
     first = first_inputs(model, two_types(second))[:, 0]
     sd = max(first[~second].std(), first[second].std())
     assert abs(first[~second].mean() - first[second].mean()) > 3 * sd
@@ -230,7 +249,7 @@ def test_the_sample_of_cells_is_the_same_each_time_and_leaves_numpys_seed_alone(
     weights = []
     for _ in range(2):
         torch.manual_seed(0)
-        model = Autoencoder(4, [], config).start_from(two_types(CELL >= 100))
+        model = Autoencoder(4, [], config).start_from(*without_labels(two_types(CELL >= 100)))
         weights.append(model.gene_weights.detach().clone())
     assert torch.equal(*weights)
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
@@ -241,16 +260,18 @@ def test_few_cells_or_genes(shape):
     counts = np.random.default_rng(0).poisson(3, shape).astype(np.float32) + 1
     batch = unlabelled(sp.csr_matrix(counts))
     config = AutoencoderConfig(latent=4, width=8)
-    model = Autoencoder(shape[1], [], config).start_from(sp.csr_matrix(counts))
+    model = Autoencoder(shape[1], [], config).start_from(*without_labels(sp.csr_matrix(counts)))
     loss = model.loss(batch)
     loss.backward()
     assert torch.isfinite(loss)
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    weights = [parameter for parameter in model.parameters() if parameter.numel()]
+    assert all(torch.isfinite(parameter.grad).all() for parameter in weights)
 
 
 def test_cells_that_are_all_equal():
     counts = sp.csr_matrix(np.full((8, 12), 2.0, np.float32))
-    model = Autoencoder(12, [], AutoencoderConfig(latent=2, width=8)).start_from(counts)
+    model = Autoencoder(12, [], AutoencoderConfig(latent=2, width=8))
+    model.start_from(*without_labels(counts))
     assert torch.isfinite(model.loss(unlabelled(counts)))
 
 
@@ -305,14 +326,20 @@ def test_the_weight_prior_adds_the_gradient_of_a_heavy_tailed_log_density():
     torch.testing.assert_close(torch.autograd.grad(same.sin().sum(), weights)[0], expected)
 
 
-@pytest.mark.parametrize(("name", "sd"), [("gene_weights", 0.003), ("output.weight", 0.03)])
+@pytest.mark.parametrize(
+    ("name", "sd"), [("gene_weights", 0.003), ("output.weight", 0.01), ("linear", 0.03)]
+)
 def test_the_weight_prior_is_divided_by_the_number_of_training_cells(name, sd):
     """An epoch adds it once, for any number of cells."""
     gradients = []
     for times in (1, 2, None):
         model = trained(dropout=0.0).train()
         repeated = sp.vstack([COUNTS] * (times or 1)).tocsr()
-        model.cells = autoencoder().start_from(repeated).cells if times else np.inf
+        model.cells = (
+            autoencoder().start_from(repeated, np.tile(CODES, (times, 1))).cells
+            if times
+            else np.inf
+        )
         torch.manual_seed(0)
         model.loss(Batch.of(COUNTS, CODES)).backward()
         gradients.append(model.get_parameter(name).grad)

@@ -18,7 +18,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def autoencoder():
     torch.manual_seed(0)
-    model = Autoencoder(12, [3, 2], AutoencoderConfig(latent=4, width=16)).start_from(COUNTS)
+    config = AutoencoderConfig(latent=4, width=16)
+    model = Autoencoder(12, [3, 2], config).start_from(COUNTS, CODES)
     model.eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.add_(0.3 * torch.randn_like(parameter))

@@ -156,10 +156,8 @@ class Generator:
     @torch.no_grad()
     def _candidate(self, page: Page, options: SamplingOptions, number: int) -> sp.csr_matrix:
         """Counts of one candidate for each cell of a page."""
-        latent = self.latents(page, options, number) * self.scale + self.centre
-        latent[:, -1].clamp_(*self.library)
-        labels = torch.from_numpy(page.decode_labels).to(latent.device)
-        logits, seed = self.autoencoder.logits(latent, labels), _seed(options.seed, number)
+        latent, logits = self._decoded(page, options, number)
+        seed = _seed(options.seed, number)
         dispersions = (
             self.autoencoder.log_dispersion.sum() + self.autoencoder.dispersion_slope.sum()
         )
@@ -174,6 +172,24 @@ class Generator:
             position = page.number * PAGE + first
             counts.append(_sample_non_empty(mean, dispersion, seed, position))
         return sp.csr_matrix(sp.vstack(counts, format="csr"))
+
+    @torch.no_grad()
+    def proportions(self, codes: np.ndarray, options: SamplingOptions) -> np.ndarray:
+        """Expected expression proportions ``[genes]`` of cells with these labels, together."""
+        total = np.zeros(len(self.autoencoder.mean_log_p))
+        for page in self._split(SamplingRequest(codes)):
+            latent, logits = self._decoded(page, options, 0)
+            weights = latent[: len(page.codes), -1].exp()
+            total += (weights @ torch.softmax(logits[: len(page.codes)], dim=1)).cpu().numpy()
+        proportions: np.ndarray = total / total.sum()
+        return proportions
+
+    def _decoded(self, page: Page, options: SamplingOptions, number: int) -> tuple[Tensor, Tensor]:
+        """Latent points, not standardised, and logits of one candidate for each cell of a page."""
+        latent = self.latents(page, options, number) * self.scale + self.centre
+        latent[:, -1].clamp_(*self.library)
+        labels = torch.from_numpy(page.decode_labels).to(latent.device)
+        return latent, self.autoencoder.logits(latent, labels)
 
     @torch.no_grad()
     def latents(self, page: Page, options: SamplingOptions, number: int = 0) -> Tensor:

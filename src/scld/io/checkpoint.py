@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 
 from scld.errors import CheckpointError, RequestError, one_line
 from scld.io.atomic import atomic_write, check_target
-from scld.io.upgrade import FORMAT, Tensors, upgraded
+from scld.io.upgrade import FORMAT, FORMATS, Tensors, upgraded
 
 RESUME = "resume"
 
@@ -116,10 +116,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         seen = "not a checkpoint (it has no manifest.json)"
         raise CheckpointError(f"{path}: {seen}; pass a directory that scld fit wrote")
     manifest = _json(path / "manifest.json")
-    if manifest.get("format") not in (2, FORMAT):
+    if manifest.get("format") not in FORMATS:
         made_by = one_line(manifest.get("scld_version", "unknown"))
         seen = f"checkpoint format {manifest.get('format')!r}, written by scld {made_by}"
-        known = f"this version reads formats 2 and {FORMAT}"
+        known = f"this version reads formats {FORMATS[0]} to {FORMAT}"
         raise CheckpointError(f"{path}: {seen}; {known}: install that one, or fit again")
     return manifest
 

@@ -1,7 +1,8 @@
-"""Checkpoints of format 2, converted to the present format as they are read.
+"""Checkpoints of formats 2 and 3, converted to the present format as they are read.
 
 Format 2 kept the latent space in ``schema.json``, held a discriminator of latent points that is no
-longer used, and had other names for some settings and tensors.
+longer used, and had other names for some settings and tensors. Until format 3, the decoder had
+neither profiles of categories nor a linear part: zeros stand for them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
-FORMAT = 3
+FORMATS = (2, 3, 4)
+FORMAT = FORMATS[-1]
 
 _TENSORS = {  # first part of a tensor's name
     "autoencoder": {"log_share": "output", "usual_log_share": "mean_log_p"},
@@ -31,8 +33,16 @@ def upgraded(
     manifest: dict[str, Any], schema: dict[str, Any], parts: dict[str, Tensors]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensors]]:
     """Manifest, schema and tensors in the present format; `KeyError` if something is missing."""
-    if manifest["format"] == FORMAT:
-        return manifest, schema, parts
+    if manifest["format"] == 2:
+        manifest, schema, parts = _from_format_2(manifest, schema, parts)
+    if manifest["format"] < FORMAT:
+        parts = parts | {"autoencoder": _with_zero_parts(parts["autoencoder"])}
+    return manifest, schema, parts
+
+
+def _from_format_2(
+    manifest: dict[str, Any], schema: dict[str, Any], parts: dict[str, Tensors]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensors]]:
     training = manifest["training"]
     latents = {
         "centre": torch.tensor(schema["latent_mean"]),
@@ -45,6 +55,21 @@ def upgraded(
     history = {name: _history(training[name]) for name in ("autoencoder", "denoiser")}
     config, training = _config(manifest["config"]), {"cells": training["cells"], **history}
     return {**manifest, "config": config, "training": training}, schema, converted
+
+
+def _with_zero_parts(autoencoder: Tensors) -> Tensors:
+    """With profiles, memberships and a linear part of the decoder, all zero."""
+    genes = len(autoencoder["output.weight"])
+    latent = len(autoencoder["encoder.7.bias"]) // 2
+    labels = [t for name, t in autoencoder.items() if name.startswith("labels.")]
+    categories = sum(len(embedding) - 1 for embedding in labels)  # row 0: unspecified
+    shapes = {
+        "profiles": (categories, genes),
+        "membership": (categories, latent),
+        "membership_offset": (categories,),
+        "linear": (genes, latent),
+    }
+    return autoencoder | {name: torch.zeros(shape) for name, shape in shapes.items()}
 
 
 def _tensors(tensors: Tensors, names: Mapping[str, str]) -> Tensors:

@@ -2,6 +2,10 @@
 
 A latent point has ``config.latent`` dimensions and, last, the log of the cell's library size (its
 total count), which is thereby generated too. The decoder also sees the cell's labels.
+
+The logits of the expression proportions are a sum of three parts: the expression profile of the
+categories that the latent point belongs to, which training counts give beforehand; a linear
+function of the latent point; and a network.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from torch.nn import functional as F
 from scld.config import AutoencoderConfig
 from scld.kernels.likelihood import SparseCounts, log_dispersion
 from scld.model.likelihood import negative_log_likelihood
+from scld.model.profiles import category_profiles, within_dispersions
 from scld.preprocessing import log_normalise, principal_components
 from scld.schema import MISSING
 
@@ -63,17 +68,18 @@ class Autoencoder(nn.Module):
     >>> counts = sp.csr_matrix(np.eye(4, dtype=np.float32) + 1)
     >>> autoencoder = Autoencoder(4, [], AutoencoderConfig(latent=2, width=8))
     >>> batch = Batch.of(counts, np.zeros((4, 0), np.int64))
-    >>> autoencoder.start_from(counts).encode(batch)[0].shape
+    >>> autoencoder.start_from(counts, batch.labels.numpy()).encode(batch)[0].shape
     torch.Size([4, 3])
     """
 
     mean_log_p: Tensor  # [genes] log expression proportions over all training cells
+    profiles: Tensor  # [sum of sizes, genes] what each category adds to them
     library_mean: Tensor  # of the log library sizes
     library_sd: Tensor
 
     def __init__(self, genes: int, sizes: Sequence[int], config: AutoencoderConfig) -> None:
         super().__init__()
-        width, self.config = config.width, config
+        width, self.config, self.sizes = config.width, config, list(sizes)
         self.gene_weights = nn.Parameter(torch.randn(genes, width) * 0.0003)
         self.gene_offset = nn.Parameter(torch.zeros(width))
         posterior = nn.Linear(width, 2 * config.latent)
@@ -95,30 +101,34 @@ class Autoencoder(nn.Module):
         )
         self.output = nn.Linear(width, genes)
         nn.init.normal_(self.output.weight, std=0.01)
+        self.linear = nn.Parameter(torch.zeros(genes, config.latent))
+        self.membership = nn.Parameter(torch.zeros(sum(sizes), config.latent))
+        self.membership_offset = nn.Parameter(torch.zeros(sum(sizes)))
         self.log_dispersion = nn.Parameter(torch.zeros(genes))
         self.dispersion_slope = nn.Parameter(torch.zeros(genes))
         self.register_buffer("mean_log_p", torch.zeros(genes))
+        self.register_buffer("profiles", torch.zeros(sum(sizes), genes))
         self.register_buffer("library_mean", torch.zeros(()))
         self.register_buffer("library_sd", torch.ones(()))
         self.cells = 1  # in training: the log-prior is divided by it
 
-    def start_from(self, counts: sp.csr_matrix) -> Autoencoder:
-        """Initialise from training counts ``[cells, genes]``.
+    def start_from(self, counts: sp.csr_matrix, codes: np.ndarray) -> Autoencoder:
+        """Initialise from training counts ``[cells, genes]`` and labels ``[cells, labels]``.
 
-        Expression proportions, dispersions (by moments over all cells, a lower bound), library
-        sizes and principal components.
+        Expression proportions, profiles of categories, dispersions within them, library sizes and
+        principal components.
         """
         library = np.log(np.asarray(counts.sum(axis=1)).ravel())
         mean = np.asarray(counts.mean(axis=0)).ravel()
-        variance = np.asarray(counts.multiply(counts).mean(axis=0)).ravel() - mean**2
-        dispersion = mean**2 / np.maximum(variance - mean, 1e-3 * mean + 1e-8)
         self.cells = counts.shape[0]
         with torch.no_grad():
             self.library_mean.fill_(float(library.mean()))
             self.library_sd.fill_(float(library.std()) or 1.0)
             self.mean_log_p.copy_(torch.from_numpy(np.log((mean + 1e-6) / mean.sum())))
             self.output.bias.copy_(self.mean_log_p)
-            self.log_dispersion.copy_(torch.from_numpy(np.log(dispersion.clip(0.1, 100))))
+            self.profiles.copy_(torch.from_numpy(category_profiles(counts, codes, self.sizes)))
+            dispersions = within_dispersions(counts, codes)
+            self.log_dispersion.copy_(torch.from_numpy(np.log(dispersions)))
         self._start_from_components(counts)
         return self
 
@@ -164,10 +174,25 @@ class Autoencoder(nn.Module):
         labels
             Codes ``[cells, labels]``.
         """
-        parts = [latent[:, :-1], (latent[:, -1:] - self.library_mean) / self.library_sd]
+        point = latent[:, :-1]
+        parts = [point, (latent[:, -1:] - self.library_mean) / self.library_sd]
         parts += [embedding(labels[:, i] + 1) for i, embedding in enumerate(self.labels)]
+        hidden = self.decoder(torch.cat(parts, dim=1))
         weights = self._with_prior(self.output.weight, self.config.decoder_sd)
-        return F.linear(self.decoder(torch.cat(parts, dim=1)), weights, self.output.bias)
+        linear = self._with_prior(self.linear, self.config.linear_sd)
+        logits = torch.addmm(F.linear(hidden, weights, self.output.bias), point, linear.T)
+        if not self.sizes:
+            return logits
+        return torch.addmm(logits, self._memberships(point), self.profiles)
+
+    def _memberships(self, point: Tensor) -> Tensor:
+        """The part of each category's profile that a cell has, ``[cells, sum of sizes]``.
+
+        For each label they add up to one. They follow from the latent point alone: a cell between
+        two types has a profile between theirs, and one whose label is unspecified has one too.
+        """
+        scores = F.linear(point, self.membership, self.membership_offset)
+        return torch.cat([part.softmax(1) for part in torch.split(scores, self.sizes, 1)], 1)
 
     def nb_parameters(self, logits: Tensor, log_library: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mean and log-dispersion ``[cells, genes]``, of log library sizes ``[cells, 1]``.

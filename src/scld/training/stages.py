@@ -22,10 +22,13 @@ from scld.kernels.parallel import single_threaded_torch
 from scld.model.autoencoder import Autoencoder, Batch
 from scld.model.denoiser import Denoiser
 from scld.model.latents import Latents
+from scld.model.profiles import category_profiles
 from scld.preprocessing import split_rows
 from scld.progress import Bar
+from scld.schema import unique_rows
 from scld.training.loop import TrainingHistory, train
 
+_CALIBRATION_CELLS = (256, 2048)  # generated per combination of labels, at least and at most
 _RARE = 20  # a category with fewer cells keeps all of them for training
 
 
@@ -77,6 +80,7 @@ class Fit:
             latents = Latents.of(autoencoder, self.counts, self.codes, self.device)
             second = self._train_denoiser(denoiser, latents, cells, held_out)
             generator = self._generator(autoencoder, denoiser, latents)
+            self._calibrate(generator)
             discriminator = self._fit_discriminator(generator, cells, held_out)
         history = {"autoencoder": asdict(first), "denoiser": asdict(second)}
         summary = {"cells": self.counts.shape[0], **history}
@@ -85,7 +89,8 @@ class Fit:
     def _train_autoencoder(
         self, autoencoder: Autoencoder, cells: Tensor, held_out: Tensor
     ) -> TrainingHistory:
-        autoencoder.start_from(self.counts[cells.numpy()]).to(self.device)
+        rows = cells.numpy()
+        autoencoder.start_from(self.counts[rows], self.codes[rows]).to(self.device)
 
         def loss(module: nn.Module, picked: Tensor) -> Tensor:
             rows = np.sort(picked.numpy())
@@ -130,6 +135,20 @@ class Fit:
         means = CombinationMeans.of(latents.points(), self.codes)
         return Generator(autoencoder, denoiser, latents.centre, latents.scale, library, means)
 
+    def _calibrate(self, generator: Generator) -> None:
+        """Move the profiles of categories so that generated cells have the means of real ones.
+
+        By as much as the counts of the real cells tell with certainty: see `shrunken_ratios`.
+        """
+        combinations, row_of = unique_rows(self.codes)
+        cells = np.bincount(row_of).clip(*_CALIBRATION_CELLS)
+        options = self._options(number=3)
+        pairs = zip(combinations, cells, strict=True)
+        generated = [generator.proportions(np.tile(row, (n, 1)), options) for row, n in pairs]
+        arguments = (self.counts, self.codes, self.sizes, np.stack(generated))
+        correction = torch.from_numpy(category_profiles(*arguments).astype(np.float32))
+        generator.autoencoder.profiles += correction.to(self.device)
+
     def _fit_discriminator(
         self, generator: Generator, cells: Tensor, held_out: Tensor
     ) -> Discriminator:
@@ -153,15 +172,19 @@ class Fit:
 
     def _generate(self, generator: Generator, codes: np.ndarray) -> sp.csr_matrix:
         """Cells at default settings, with a seed that no request is likely to have."""
-        labels = [str(i) for i in range(len(self.sizes))]
-        keywords = {"post": "off", "seed": (2**62 + self.seed * 4 + 2) % 2**63}
-        options = SamplingOptions.of(keywords, labels, self.config.sampling)
+        options = self._options(number=2)
         update = self.bar("3/3 post-guidance", -(-len(codes) // PAGE))
         pages = []
         for page in generator.pages(SamplingRequest(codes), options):
             pages.append(page)
             update(len(pages), "")
         return sp.csr_matrix(sp.vstack(pages, format="csr"))
+
+    def _options(self, number: int) -> SamplingOptions:
+        """Default settings, without post-guidance."""
+        labels = [str(i) for i in range(len(self.sizes))]
+        keywords = {"post": "off", "seed": (2**62 + self.seed * 4 + number) % 2**63}
+        return SamplingOptions.of(keywords, labels, self.config.sampling)
 
     def _real(self, rows: np.ndarray) -> LabelledCells:
         return LabelledCells(self.counts[rows], self.codes[rows])
