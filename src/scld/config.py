@@ -72,6 +72,8 @@ class AutoencoderConfig(_Checked):
     components: int = _int(32, 0)  # principal components that the encoder starts with
     component_cells: int = _int(10_000, 2)  # random cells that these are computed from
     dispersion_rate: float = _positive(20.0)  # times the learning rate, else they hardly move
+    profile_weight: float = _float(1.0, 0, 1)  # of expression profiles; 0: learn all from zero
+    calibration_cells: int = _int(2048, 0)  # generated per combination of labels; 0: none
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from scld.progress import Bar
 from scld.schema import unique_rows
 from scld.training.loop import TrainingHistory, train
 
-_CALIBRATION_CELLS = (256, 2048)  # generated per combination of labels, at least and at most
 _RARE = 20  # a category with fewer cells keeps all of them for training
 
 
@@ -140,8 +139,11 @@ class Fit:
 
         By as much as the counts of the real cells tell with certainty: see `shrunken_ratios`.
         """
+        most = self.config.autoencoder.calibration_cells
+        if not most:
+            return
         combinations, row_of = unique_rows(self.codes)
-        cells = np.bincount(row_of).clip(*_CALIBRATION_CELLS)
+        cells = np.bincount(row_of).clip(min(PAGE, most), most)
         options = self._options(number=3)
         pairs = zip(combinations, cells, strict=True)
         generated = [generator.proportions(np.tile(row, (n, 1)), options) for row, n in pairs]
