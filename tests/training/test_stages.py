@@ -198,6 +198,32 @@ def test_the_discriminator_learns_from_real_cells_and_generated_cells_with_their
     assert not rows(training.real.counts) & rows(held_out.real.counts)
 
 
+def calibrated(cells):
+    """Settings that calibrate with so many generated cells."""
+    return {**TINY, "autoencoder": {**TINY["autoencoder"], "calibration_cells": cells}}
+
+
+def test_calibration_gives_generated_cells_the_means_of_real_ones():
+    """Of a gene that the decoder has three times too high."""
+    fit = fit_of(calibrated(2000), labels=["donor"])
+    generator, _ = fit.run()
+    codes, options = np.repeat([[0], [1]], 1000, axis=0), fit._options(number=9)
+    real = fit.counts.sum(axis=0).A1 / fit.counts.sum()
+    generator.autoencoder.profiles[:, 3] += np.log(3)
+    assert generator.proportions(codes, options)[3] > 2 * real[3]
+    fit._calibrate(generator)
+    np.testing.assert_allclose(generator.proportions(codes, options), real, rtol=0.25)
+
+
+@pytest.mark.parametrize(("labels", "cells"), [((), 2048), (("donor",), 0)])
+def test_without_labels_or_cells_for_it_nothing_is_calibrated(labels, cells):
+    fit = fit_of(calibrated(cells), labels)
+    generator, _ = fit.run()
+    before = generator.autoencoder.profiles.clone()
+    fit._calibrate(generator)
+    assert torch.equal(generator.autoencoder.profiles, before)
+
+
 def test_a_fit_learns_the_same_where_gradients_are_disabled():
     """Another library in the same process may have done so."""
     usual, _ = fit_of().run()

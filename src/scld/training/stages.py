@@ -140,7 +140,7 @@ class Fit:
         By as much as the counts of the real cells tell with certainty: see `shrunken_ratios`.
         """
         most = self.config.autoencoder.calibration_cells
-        if not most:
+        if not most or not self.sizes:
             return
         combinations, row_of = unique_rows(self.codes)
         cells = np.bincount(row_of).clip(min(PAGE, most), most)
