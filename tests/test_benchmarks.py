@@ -16,8 +16,12 @@ pytestmark = pytest.mark.benchmarks
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
-SHARED = {"common", "other_methods", "version_worker"}  # modules that are no scripts
+SHARED = {  # modules that are no scripts
+    *("common", "other_methods", "version_worker"),
+    *("peer_protocols", "peer_rare", "peer_runs"),
+}
 OUTPUT = {  # script -> parts of its output
+    "ablation": ["default", "post-guidance off", "effect_slope", "baseline"],
     "combinations": ["own controls", "baseline", "control + mean shift", "transfer 0.3"],
     "donors": ["right donor", "SCLD, p", "marker means", "made up at random"],
     "evaluation_cost": ["synthetic cells", "peak memory"],
@@ -26,15 +30,32 @@ OUTPUT = {  # script -> parts of its output
     "growth": ["fit, peak MB", "exponent, growing", "import scld"],
     "guidance": ["baseline", "weight 3, select", "weight 1, off", "median counts per cell"],
     "memory": ["estimate, MB", "added, MB", "estimate / added"],
+    "peers": ["scVI posterior, default", "NB copula", "shuffle", "gge_w1", "cpu_seconds"],
     "pictures": ["pbmc-umap.png", "pbmc-types.png", "pbmc-targeted.png", "pbmc-markers.png"],
-    "quality": ["marker_slope", "baseline", "SCLD", "bootstrap", "C2ST - baseline", "target"],
+    "quality": ["effect_slope", "baseline", "SCLD", "bootstrap", "C2ST - baseline", "target"],
     "rare": ["recall", "precision", "f1", "SMOTE", "augment", "forest", "logistic"],
+    "sizes": ["fit_seconds", "peak_memory_mb", "autoencoder_steps", "baseline", "made up"],
     "versions": ["this", "other", "ratio", "training the autoencoder", "sampling, cells/s"],
 }
 ARGUMENTS = {
     "pictures": ["--output", "pictures"],
+    "sizes": ["--plot", "sizes.png"],
     "versions": ["--other", str(ROOT / "src")],
 }
+TABLES = {  # script -> tables of the docs that are printed from its results
+    "ablation": ["ablation pbmc"],
+    "combinations": ["combinations pbmc"],
+    "donors": ["donors fixed pbmc", "donors unspecified pbmc", "donors left_out pbmc"],
+    "evaluation_cost": ["evaluation_cost"],
+    "growth": ["growth", "starts"],
+    "guidance": ["guidance pbmc", "counts pbmc"],
+    "memory": ["memory"],
+    "peers": ["peers scores pbmc", "peers published pbmc", "peers costs pbmc"],
+    "quality": ["quality pbmc", "types pbmc", "targets", "biology"],
+    "rare": ["rare pbmc"],
+    "sizes": ["sizes pbmc"],
+}
+RESULTS = ["--results", "results"]
 PARTS = {  # part of speed.py -> parts of its table
     "autoencoder": ["scld, cells/s", "dense PyTorch, cells/s", "SCVI, cells/s", "scld / SCVI"],
     "quality": ["seconds of fitting", "0.125 of the steps", "1 epochs", "baseline"],
@@ -64,20 +85,39 @@ def output_of(script, *arguments, folder):
     return done.stdout
 
 
+def assert_tables_are_printed(names, folder):
+    done = run("tables", *names, *RESULTS, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("|---|") >= len(names)
+    assert "not run yet" not in done.stdout
+
+
 def test_every_script_is_tested():
-    assert {path.stem for path in FOLDER.glob("*.py")} == {*OUTPUT, "speed", *SHARED}
+    assert {path.stem for path in FOLDER.glob("*.py")} == {*OUTPUT, "speed", "tables", *SHARED}
 
 
 @pytest.mark.parametrize("script", OUTPUT)
 def test_a_script_runs_and_prints_its_tables(script, tmp_path):
-    output = output_of(script, *ARGUMENTS.get(script, []), folder=tmp_path)
+    arguments = [*ARGUMENTS.get(script, []), *(RESULTS if script in TABLES else [])]
+    output = output_of(script, *arguments, folder=tmp_path)
     assert [text for text in OUTPUT[script] if text not in output] == []
+    if script in TABLES:
+        assert_tables_are_printed(TABLES[script], tmp_path)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_of_speed_runs_alone(part, tmp_path):
-    output = output_of("speed", "--parts", part, folder=tmp_path)
+    output = output_of("speed", "--parts", part, *RESULTS, folder=tmp_path)
     assert [text for text in PARTS[part] if text not in output] == []
+    assert_tables_are_printed([f"speed {part}", f"speed {part} pbmc"], tmp_path)
+
+
+def test_tables_of_several_results(tmp_path):
+    """The limit needs two scripts, and the effect of post-guidance two runs of one."""
+    output_of("finite", *RESULTS, folder=tmp_path)
+    output_of("quality", *RESULTS, folder=tmp_path)
+    output_of("quality", "--post", "off", *RESULTS, folder=tmp_path)
+    assert_tables_are_printed(["limit", "selection"], tmp_path)
 
 
 def test_all_parts_of_speed_run_together(tmp_path):
