@@ -63,7 +63,7 @@ class AutoencoderConfig(_Checked):
     label_width: int = _int(16)  # of a label's embedding in the decoder
     dropout: float = _float(0.1, 0, _BELOW_ONE)
     label_dropout: float = _float(0.1, 0, 1)  # share of cells trained with an unspecified label
-    kl_weight: float = _float(0.05)  # below 1: latents keep more of a cell; near 0 also its noise
+    kl_weight: float = _float(0.5)  # below 1: latents keep more of a cell; near 0 also its noise
     encoder_sd: float = _positive(0.003)  # weight prior of the first layer, against overfitting
     decoder_sd: float = _positive(0.01)  # weight prior of the last layer
     linear_sd: float = _positive(0.03)  # of the linear part of the decoder, which is shrunk less

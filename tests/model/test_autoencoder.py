@@ -122,6 +122,7 @@ def test_gradients_reach_every_weight_and_are_those_of_dense_arithmetic():
     scaled = torch.log1p(dense * (library / dense.sum(1, keepdim=True)))
     inputs = scaled @ model.gene_weights + model.gene_offset
     mean, log_variance = model.encoder(inputs).chunk(2, dim=1)
+    mean = mean + inputs @ model.direct.T
     value = mean.sum() + log_variance.clamp(-10, 4).square().sum()
     expected = torch.autograd.grad(value, model.gene_weights)[0]
     torch.testing.assert_close(sparse, expected, rtol=1e-4, atol=1e-4)
@@ -183,6 +184,26 @@ def test_cells_that_belong_to_a_category_start_from_its_expression_proportions()
     start = log_mean.softmax(1).detach()
     np.testing.assert_allclose(start, real / real.sum(axis=1, keepdims=True), rtol=0.2)
     assert torch.isfinite(log_dispersion).all()
+
+
+def test_a_given_category_counts_by_its_weight():
+    """As much as a score of the latent point; an unspecified label not at all."""
+    model, point = autoencoder(), torch.zeros(1, 4)
+    model.given_weight.data = torch.tensor([2.0, 0.0])
+    given = model._memberships(point, torch.tensor([[1, 0]]))
+    scores = torch.tensor([[0.0, 2.0, 0.0]])
+    torch.testing.assert_close(given[:, :3], scores.softmax(1))
+    for labels in ([[1, MISSING]], [[1, 1]]):
+        assert torch.equal(model._memberships(point, torch.tensor(labels)), given)
+    unspecified = model._memberships(point, torch.full((1, 2), MISSING))
+    torch.testing.assert_close(unspecified, torch.tensor([[1 / 3] * 3 + [1 / 2] * 2]))
+
+
+def test_latent_points_start_at_principal_components():
+    mean, _ = autoencoder().encode(Batch.of(COUNTS, CODES))
+    components = first_inputs(autoencoder(), COUNTS)[:, :4]
+    for ours, expected in zip(mean[:, :4].T.detach().numpy(), components.T, strict=True):
+        assert abs(np.corrcoef(ours, expected)[0, 1]) > 0.9
 
 
 def test_cells_between_two_categories_have_a_profile_between_theirs():

@@ -59,7 +59,7 @@ def _from_format_2(
 
 def _with_zero_parts(autoencoder: Tensors) -> Tensors:
     """With profiles, memberships and a linear part of the decoder, all zero."""
-    genes = len(autoencoder["output.weight"])
+    genes, width = autoencoder["output.weight"].shape
     latent = len(autoencoder["encoder.7.bias"]) // 2
     labels = [t for name, t in autoencoder.items() if name.startswith("labels.")]
     categories = sum(len(embedding) - 1 for embedding in labels)  # row 0: unspecified
@@ -67,7 +67,9 @@ def _with_zero_parts(autoencoder: Tensors) -> Tensors:
         "profiles": (categories, genes),
         "membership": (categories, latent),
         "membership_offset": (categories,),
+        "given_weight": (len(labels),),
         "linear": (genes, latent),
+        "direct": (latent, width),
     }
     return autoencoder | {name: torch.zeros(shape) for name, shape in shapes.items()}
 

@@ -86,6 +86,7 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential(
             *_layer(width, config.dropout), nn.Linear(width, width), *_layer(width), posterior
         )
+        self.direct = nn.Parameter(torch.eye(config.latent, width))
         with torch.no_grad():  # start nearly certain, or the prior switches dimensions off too soon
             posterior.bias[config.latent :] = -4.0
         unspecified = 1  # embedding 0
@@ -104,6 +105,7 @@ class Autoencoder(nn.Module):
         self.linear = nn.Parameter(torch.zeros(genes, config.latent))
         self.membership = nn.Parameter(torch.zeros(sum(sizes), config.latent))
         self.membership_offset = nn.Parameter(torch.zeros(sum(sizes)))
+        self.given_weight = nn.Parameter(torch.ones(len(self.sizes)))
         self.log_dispersion = nn.Parameter(torch.zeros(genes))
         self.dispersion_slope = nn.Parameter(torch.zeros(genes))
         self.register_buffer("mean_log_p", torch.zeros(genes))
@@ -134,7 +136,7 @@ class Autoencoder(nn.Module):
         return self
 
     def _start_from_components(self, counts: sp.csr_matrix) -> None:
-        """Make principal components the first inputs of the network.
+        """Make principal components the first inputs of the network, and its first latent points.
 
         Differences that few genes show, such as sex, are otherwise learnt too late to be kept.
         """
@@ -159,10 +161,12 @@ class Autoencoder(nn.Module):
         """
         values, genes, starts = batch.counts
         scale = (self.library_mean - batch.log_library).exp()
-        inputs = torch.log1p(values * batch.counts.per_count(scale))
+        logs = torch.log1p(values * batch.counts.per_count(scale))
         weights = self._with_prior(self.gene_weights, self.config.encoder_sd)
-        sums: Tensor = _SparseProduct.apply(inputs, genes, starts, weights)  # type: ignore[no-untyped-call]
-        mean, log_variance = self.encoder(sums + self.gene_offset).chunk(2, dim=1)
+        sums: Tensor = _SparseProduct.apply(logs, genes, starts, weights)  # type: ignore[no-untyped-call]
+        inputs = sums + self.gene_offset
+        mean, log_variance = self.encoder(inputs).chunk(2, dim=1)
+        mean = mean + F.linear(inputs, self.direct)
         return torch.cat([mean, batch.log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
 
     def logits(self, latent: Tensor, labels: Tensor) -> Tensor:
@@ -184,16 +188,21 @@ class Autoencoder(nn.Module):
         logits = torch.addmm(F.linear(hidden, weights, self.output.bias), point, linear.T)
         if not self.sizes:
             return logits
-        return torch.addmm(logits, self._memberships(point), self.profiles)
+        return torch.addmm(logits, self._memberships(point, labels), self.profiles)
 
-    def _memberships(self, point: Tensor) -> Tensor:
+    def _memberships(self, point: Tensor, labels: Tensor) -> Tensor:
         """The part of each category's profile that a cell has, ``[cells, sum of sizes]``.
 
-        For each label they add up to one. They follow from the latent point alone: a cell between
-        two types has a profile between theirs, and one whose label is unspecified has one too.
+        For each label they add up to one. They follow from the latent point, so that a cell between
+        two types has a profile between theirs, and from the category that is given, by a learnt
+        weight. An unspecified label follows from the latent point alone.
         """
         scores = F.linear(point, self.membership, self.membership_offset)
-        return torch.cat([part.softmax(1) for part in torch.split(scores, self.sizes, 1)], 1)
+        parts = []
+        for column, of_label in enumerate(torch.split(scores, self.sizes, dim=1)):
+            given = F.one_hot(labels[:, column] + 1, self.sizes[column] + 1)[:, 1:]
+            parts.append(torch.softmax(of_label + self.given_weight[column] * given, dim=1))
+        return torch.cat(parts, dim=1)
 
     def nb_parameters(self, logits: Tensor, log_library: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mean and log-dispersion ``[cells, genes]``, of log library sizes ``[cells, 1]``.
