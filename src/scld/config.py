@@ -129,7 +129,7 @@ class SamplingConfig(_Checked):
     guidance_low: float = _float(0.0)  # guidance holds above this noise level
     guidance_high: float = _float(1e6)  # and up to this one: everywhere
     sigma_max: float = _positive(20.0)  # far wider than the latents, whose sd is 1
-    post: str = "select"  # post-guidance: helps on most sets and harms on none (docs/quality.md)
+    post: str = "select"  # post-guidance: "off" is faster and about as good (docs/quality.md)
     candidates: int = _int(3, 1, 1000)  # cells that post-guidance selects one of
     transfer_strength: float = _float(0.3, 0.001, 1)  # share of the noise schedule (docs/method.md)
 
