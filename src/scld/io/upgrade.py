@@ -1,8 +1,8 @@
 """Checkpoints of formats 2 and 3, converted to the present format as they are read.
 
 Format 2 kept the latent space in ``schema.json``, held a discriminator of latent points that is no
-longer used, and had other names for some settings and tensors. Until format 3, the decoder had
-neither profiles of categories nor a linear part: zeros stand for them.
+longer used, and had other names for some settings and tensors. Until format 3, there were neither
+profiles of categories nor linear parts of encoder and decoder: zeros stand for them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _from_format_2(
 
 
 def _with_zero_parts(autoencoder: Tensors) -> Tensors:
-    """With profiles, memberships and a linear part of the decoder, all zero."""
+    """With profiles, memberships and linear parts of encoder and decoder, all zero."""
     genes, width = autoencoder["output.weight"].shape
     latent = len(autoencoder["encoder.7.bias"]) // 2
     labels = [t for name, t in autoencoder.items() if name.startswith("labels.")]

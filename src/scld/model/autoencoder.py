@@ -163,7 +163,8 @@ class Autoencoder(nn.Module):
         scale = (self.library_mean - batch.log_library).exp()
         logs = torch.log1p(values * batch.counts.per_count(scale))
         weights = self._with_prior(self.gene_weights, self.config.encoder_sd)
-        sums: Tensor = _SparseProduct.apply(logs, genes, starts, weights)  # type: ignore[no-untyped-call]
+        arguments = (logs, genes, starts, weights)
+        sums: Tensor = _SparseProduct.apply(*arguments)  # type: ignore[no-untyped-call]
         inputs = sums + self.gene_offset
         mean, log_variance = self.encoder(inputs).chunk(2, dim=1)
         mean = mean + F.linear(inputs, self.direct)

@@ -28,7 +28,7 @@ _DISPERSIONS = (0.05, 300.0)
 
 
 class _Moments(NamedTuple):
-    """Sums over the cells of groups, of counts scaled to the mean library size."""
+    """Of the cells of groups, their counts scaled to the mean library size."""
 
     cells: np.ndarray  # [groups, 1]
     mean: np.ndarray  # [groups, genes]
