@@ -5,7 +5,9 @@
 A generator of independent cells has to estimate the distribution of each gene from the training
 cells. Every synthetic cell carries the error of that estimate, and a classifier with thousands of
 genes adds these small errors up. To measure their sum, real test cells are compared with training
-cells where genes are independent: all genes of both are shuffled within type.
+cells where genes are independent: all genes of both are shuffled between cells of the same type and
+of about the same library size. Over all cells of a type, the shuffling would equalise the library
+sizes, and the small difference of their means would distinguish the cells.
 
     without replacement   each training value once: as independent of the test cells as real cells
     with replacement      what a generator samples that learned each distribution exactly
@@ -19,9 +21,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from common import (
     LABEL,
@@ -43,10 +47,24 @@ from scld.evaluation.subsets import Sizes, common_sizes, split_halves
 
 METRICS = ("c2st_forest", "c2st_linear")  # boosting uses components fitted to the training cells
 MOST_CELLS = 2000
+DEPTH_GROUPS = 10  # groups of cells of a type, by library size, that genes are shuffled within
+
+
+def by_depth(cells: Cells) -> Cells:
+    """The cells; in place of their type, the code of their type and library size."""
+    rows = pd.DataFrame({"type": cells.codes, "library": cells.library})
+    rank = rows.groupby("type")["library"].rank(method="first", pct=True).to_numpy()
+    groups = np.ceil(rank * DEPTH_GROUPS).astype(int) - 1
+    return replace(cells, codes=cells.codes * DEPTH_GROUPS + groups)
+
+
+def by_type(cells: Cells) -> Cells:
+    """The inverse of `by_depth`."""
+    return replace(cells, codes=cells.codes // DEPTH_GROUPS)
 
 
 def with_replacement(train: Cells, sizes: Sizes, rng: np.random.Generator) -> Cells:
-    """Each gene of each type sampled with replacement from the training cells of that type."""
+    """Each gene of each group sampled with replacement from the training cells of that group."""
     assert train.counts is not None
     parts = []
     for code, n in sizes.items():
@@ -77,11 +95,12 @@ def benchmark(name: str, seed: int, given: argparse.Namespace) -> list[dict[str,
     """One row per way of sampling and group of cells."""
     train, test = split_cells(name, seed, given)
     types, rng = sorted(set(train.obs[LABEL])), np.random.default_rng(seed)
-    known, held_out = as_cells(train, types), as_cells(test, types)
-    reference, number = Reference.of(known, seed=seed), len(types)
+    reference = Reference.of(as_cells(train, types), seed=seed)
+    known, held_out = (by_depth(as_cells(part, types)) for part in (train, test))
+    number = len(types) * DEPTH_GROUPS
     sizes = common_sizes([held_out.sizes(number) // 2, known.sizes(number)], MOST_CELLS)
     half = held_out[split_halves(held_out.codes, sizes, rng)[0]]
-    real = reference.view(make_control("shuffle", half, sizes, rng))
+    real = reference.view(by_type(make_control("shuffle", half, sizes, rng)))
     samples = {
         "without replacement": make_control("shuffle", known, sizes, rng),
         "with replacement": with_replacement(known, sizes, rng),
@@ -89,7 +108,7 @@ def benchmark(name: str, seed: int, given: argparse.Namespace) -> list[dict[str,
     return [
         {"seed": seed, "dataset": name, "training values": how, **row}
         for how, cells in samples.items()
-        for row in scores(reference, real, cells, types)
+        for row in scores(reference, real, by_type(cells), types)
     ]
 
 
