@@ -38,13 +38,14 @@ DEFAULT = "default"
 Changes = Mapping[str, Mapping[str, Any]]  # section of the settings -> setting -> value
 VARIANTS: dict[str, Changes] = {
     DEFAULT: {},
-    "no calibration": {"autoencoder": {"calibration_cells": 0}},
+    "no calibration": {"autoencoder": {"calibration_cells": 0, "spread_cells": 0}},
+    "no calibration of the spread": {"autoencoder": {"spread_cells": 0}},
     "no profiles": {"autoencoder": {"profile_weight": 0.0}},
     "no linear part": {"autoencoder": {"linear_sd": 1e-6, "decoder_sd": 0.03}},
     "weight priors x 3": {"autoencoder": {"decoder_sd": 0.03, "linear_sd": 0.1}},
     "dispersions learnt slowly": {"autoencoder": {"dispersion_rate": 2.0}},
     "no outlier component": {"autoencoder": {"outlier_rate": 0.0}},
-    "post-guidance off": {"sampling": {"post": "off"}},
+    "post-guidance": {"sampling": {"post": "select"}},
 }
 METRICS = [
     "c2st",

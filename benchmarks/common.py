@@ -26,6 +26,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import scld
+from scld.config import PRESETS
 from scld.evaluation.cells import Cells
 from scld.io.atomic import atomic_write
 from scld.preprocessing import log_normalise
@@ -170,9 +171,13 @@ def few_cells(cells: AnnData, seed: int = 0) -> AnnData:
     return some
 
 
-def settings(given: argparse.Namespace) -> scld.Config:
-    """The settings of a fit: the defaults, or with ``--quick`` a short training."""
-    return scld.Config.preset("quick" if given.quick else "default")
+def settings(given: argparse.Namespace, post: str | None = None) -> scld.Config:
+    """The settings of a fit: the defaults, or with ``--quick`` a short training.
+
+    With ``post`` "select" the discriminator of post-guidance is trained as well.
+    """
+    preset = PRESETS["quick" if given.quick else "default"]
+    return scld.Config.from_dict({**preset, "sampling": {"post": post} if post else {}})
 
 
 def evaluation_options(given: argparse.Namespace) -> dict[str, Any]:
@@ -190,12 +195,14 @@ def fitted(
     config: scld.Config | None = None,
 ) -> scld.Synthesizer:
     """A model of some cells: fitted now, or loaded from ``--models``."""
-    file = f"{name}-{seed}{'-quick' if given.quick else ''}.scld"
+    config = config or settings(given)
+    selecting = "-select" if config.sampling.post == "select" else ""
+    file = f"{name}-{seed}{selecting}{'-quick' if given.quick else ''}.scld"
     path = given.models / file if given.models else None
     if path and (path / "manifest.json").exists():
         print(f"{name}, seed {seed}: model loaded from {path}", flush=True)
         return scld.load(path)
-    config, started = config or settings(given), time.monotonic()
+    started = time.monotonic()
     synth = scld.Synthesizer(labels, config=config, seed=seed)
     synth.fit(train, checkpoint=path, progress=False)
     size = f"{train.n_obs:,} training cells x {train.n_vars:,} genes"

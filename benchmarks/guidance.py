@@ -26,6 +26,7 @@ from common import (
     evaluation_options,
     fitted,
     long_records,
+    settings,
     split_cells,
     spread,
     write_results,
@@ -55,7 +56,7 @@ def benchmark(name: str, seed: int, given: argparse.Namespace) -> tuple[pd.DataF
     """Scores, one row per replicate and dataset; median counts, one per replicate and type."""
     train, test = split_cells(name, seed, given)
     labels = LABELS.get(name, [LABEL])
-    synth = fitted(train, labels, seed, given, name)
+    synth = fitted(train, labels, seed, given, name, settings(given, "select"))
     scores, sizes = [], []
     for replicate in range(given.replicates):
         own_seed = 1000 * seed + replicate

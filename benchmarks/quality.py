@@ -9,7 +9,7 @@ three replicates. kang_ifnb_small is fitted on cell_type and condition, kang_5do
 and donor; both are scored by cell_type like the others. Two tables per dataset, mean ± sd over
 seeds: overall scores, and scores beside targets. Negative controls are scored for the first seed
 only. With --results, all metrics overall and some of each type are written to quality.json, with
---post off to quality-post-off.json.
+--post select to quality-post-select.json.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from common import (
     evaluation_options,
     fitted,
     peak_memory,
+    settings,
     shown,
     split_cells,
     spread,
@@ -176,7 +177,7 @@ def benchmark(name: str, seed: int, given: argparse.Namespace) -> tuple[scld.Rep
     labels = LABELS.get(name, [LABEL])
     train, test = split_cells(name, seed, given)
     started = time.perf_counter()
-    synth = fitted(train, labels, seed, given, name)
+    synth = fitted(train, labels, seed, given, name, settings(given, given.post))
     fitting = time.perf_counter() - started
     options = {"guidance": given.guidance, "post": given.post, "seed": seed, "progress": False}
     cells = synth.sample(obs=test.obs[labels], **options)
@@ -313,7 +314,7 @@ def file_of(given: argparse.Namespace) -> str:
 def main() -> None:
     parser = arguments(__doc__, DATASETS)
     parser.add_argument("--guidance", type=float, help="guidance weight; the default if left out")
-    parser.add_argument("--post", choices=POST_GUIDANCE, help="the default if left out")
+    parser.add_argument("--post", choices=POST_GUIDANCE, help="of fit and sampling; default: off")
     parser.add_argument(
         "--reports",
         type=Path,

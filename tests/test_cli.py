@@ -1,7 +1,6 @@
 import shlex
 import subprocess
 import sys
-from functools import partialmethod
 
 import anndata as ad
 import numpy as np
@@ -50,10 +49,15 @@ def plain(value):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The command line fits with the default settings; here these are small."""
-    usual = scld.Synthesizer.__init__
-    small = partialmethod(usual, config=scld.Config.from_dict(TINY))
+    """The command line fits with the default settings, which this lists; here they are small."""
+    usual, configs = scld.Synthesizer.__init__, []
+
+    def small(self, labels, config, **more):
+        configs.append(config)
+        return usual(self, labels, config=scld.Config.from_dict(TINY), **more)
+
     monkeypatch.setattr(scld.Synthesizer, "__init__", small)
+    return configs
 
 
 @pytest.fixture
@@ -63,6 +67,13 @@ def source(tmp_path):
 
 
 # Fit
+
+
+@pytest.mark.parametrize(("options", "post"), [((), "off"), (("--post", "select"), "select")])
+def test_fit_trains_post_guidance_if_asked(tiny, source, tmp_path, options, post):
+    done("fit", source, "-l", "cell_type", *options, "-o", tmp_path / "a.scld")
+    expected = scld.Config.from_dict({"sampling": {"post": post}})
+    assert tiny == [expected]
 
 
 def test_fit_is_the_fit_of_python(tiny, source, tmp_path, synth):
@@ -80,7 +91,7 @@ def test_a_fit_shows_its_size_memory_and_progress(tiny, source, tmp_path):
     first, *rest = result.stderr.splitlines()
     assert first.startswith("fit: 120 cells x 30 genes, about 0.")
     assert first.endswith(" GB of memory")
-    for stage in ("1/3 autoencoder", "2/3 denoiser", "3/3 post-guidance"):
+    for stage in ("1/4 autoencoder", "2/4 denoiser", "3/4 calibration"):
         assert stage in "".join(rest)
 
 

@@ -709,6 +709,16 @@ def test_guidance_of_one_label_leaves_the_others_at_the_default(synth):
     assert differ(made({"donor": 3}), made(3))
 
 
+def test_post_guidance_is_refused_where_the_fit_left_it_out():
+    config = Config.from_dict({**TINY, "sampling": {"steps": 4, "post": "off"}})
+    off = fit(make_cells(), config=config)
+    assert sample(off, 5).uns["scld"]["candidates"] == 1
+    with pytest.raises(RequestError) as caught:
+        sample(off, 5, post="select")
+    for part in ("post: this model was fitted without", "leave post out", "--post select"):
+        assert part in str(caught.value)
+
+
 def test_guidance_within_an_interval(synth):
     """All noise levels are no restriction, none of them no guidance; it may be the default."""
     made = lambda **options: sample(synth, 200, **options)  # noqa: E731
@@ -718,7 +728,8 @@ def test_guidance_within_an_interval(synth):
     assert not differ(made(guidance=3.0, guidance_interval=(1.0, 1.0)), made(guidance=1.0))
     assert differ(whole, made(guidance=3.0, guidance_interval=(0.05, 1.0)))
     assert made(guidance_interval=(0.5, 2)).uns["scld"]["guidance_interval"] == [0.5, 2.0]
-    sampling = {"steps": 4, "guidance": 3.0, "guidance_low": 1.0, "guidance_high": 1.0}
+    low_and_high = {"guidance_low": 1.0, "guidance_high": 1.0}
+    sampling = {**TINY["sampling"], "guidance": 3.0, **low_and_high}
     within = fit(make_cells(), config=Config.from_dict({**TINY, "sampling": sampling}))
     assert not differ(sample(within, 200), made())
 

@@ -19,7 +19,7 @@ TINY = {
     "denoiser": {"width": 16},
     "denoiser_training": QUICK,
     "discriminator": {"components": 5, "generated": 1, "trees": 3},
-    "sampling": {"steps": 4, "guidance": 1.0},
+    "sampling": {"steps": 4, "guidance": 1.0, "post": "select"},
 }
 
 

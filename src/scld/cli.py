@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from scld._version import __version__
-from scld.config import POST_GUIDANCE
+from scld.config import POST_GUIDANCE, Config
 from scld.errors import RequestError, SCLDError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ _SAMPLING = (
     click.option(
         "--post",
         metavar="|".join(POST_GUIDANCE),
-        help="Post-guidance: select among candidates, or not; the model's own by default.",
+        help="Post-guidance: select among candidates, or not; as the model was fitted by default.",
     ),
     click.option("--steps", type=int, help="Steps of the solver; the model's own by default."),
     click.option(
@@ -144,6 +144,11 @@ def main() -> None:
 @click.option("-o", "--output", type=_out, required=True, help="Checkpoint directory to write.")
 @_layer
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same model.")
+@click.option(
+    "--post",
+    metavar="|".join(POST_GUIDANCE),
+    help="select: train the discriminator of post-guidance too, and use it by default.",
+)
 @_device
 @_overwrite
 @_quiet
@@ -153,6 +158,7 @@ def fit(
     output: Path,
     layer: str | None,
     seed: int,
+    post: str | None,
     device: str,
     overwrite: bool,
     quiet: bool,
@@ -164,7 +170,8 @@ def fit(
     """
     from scld.synthesizer import Synthesizer
 
-    synth = Synthesizer(labels, seed=seed, device=device)
+    config = Config.from_dict({"sampling": {"post": post} if post else {}})
+    synth = Synthesizer(labels, config=config, seed=seed, device=device)
     synth.fit(source, layer=layer, checkpoint=output, overwrite=overwrite, progress=not quiet)
     seconds = sum(history["seconds"] for _, history in _histories(synth))
     click.echo(f"Fitted {synth.summary['cells']:,} cells in {seconds:.0f} s of training: {output}")
@@ -186,7 +193,6 @@ def _next(*command: str) -> None:
     epilog="""scld sample atlas.scld -n 10000 -o cells.h5ad
     scld sample atlas.scld -n 500 --where cell_type="plasma cell" --guidance 1.5 -o plasma.h5ad
     scld sample atlas.scld -n 500 -w cell_type="plasma cell" -w tissue=liver --unseen -o plasma.h5ad
-    scld sample atlas.scld -n 500 --post off -o cells.h5ad
     scld sample atlas.scld --obs table.csv -o cells.h5ad""",
 )
 @click.argument("checkpoint", type=_out)

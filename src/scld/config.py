@@ -73,7 +73,8 @@ class AutoencoderConfig(_Checked):
     component_cells: int = _int(10_000, 2)  # random cells that these are computed from
     dispersion_rate: float = _positive(20.0)  # times the learning rate, else they hardly move
     profile_weight: float = _float(1.0, 0, 1)  # of expression profiles; 0: learn all from zero
-    calibration_cells: int = _int(2048, 0)  # generated per combination of labels; 0: none
+    spread_cells: int = _int(10_000, 0)  # generated to calibrate the spread; 0: do not
+    calibration_cells: int = _int(2048, 0)  # for the means, per combination of labels; 0: do not
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class SamplingConfig(_Checked):
     guidance_low: float = _float(0.0)  # guidance holds above this noise level
     guidance_high: float = _float(1e6)  # and up to this one: everywhere
     sigma_max: float = _positive(20.0)  # far wider than the latents, whose sd is 1
-    post: str = "select"  # post-guidance: "off" is faster and about as good (docs/quality.md)
+    post: str = "off"  # post-guidance: "select" takes time and gains little (docs/quality.md)
     candidates: int = _int(3, 1, 1000)  # cells that post-guidance selects one of
     transfer_strength: float = _float(0.3, 0.001, 1)  # share of the noise schedule (docs/method.md)
 

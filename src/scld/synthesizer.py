@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from scld.config import Config
-from scld.errors import NotFittedError, check_int
+from scld.errors import NotFittedError, RequestError, check_int
 from scld.generation import editing
 from scld.generation.fitted import FittedModel, torch_device
 from scld.generation.options import SamplingKeywords, SamplingOptions
@@ -148,7 +148,8 @@ class Synthesizer:
             (Kynkaanniemi et al., arXiv:2404.07724).
         post
             Post-guidance: ``"select"`` generates several candidates per cell and selects one by its
-            odds of being real, ``"off"`` does not.
+            odds of being real, ``"off"`` does not. A model selects if it was fitted with
+            ``Config.from_dict({"sampling": {"post": "select"}})``.
         steps
             Steps of the solver.
         seed
@@ -314,8 +315,12 @@ class Synthesizer:
         return self._model
 
     def _options(self, keywords: SamplingKeywords, strength: float = 1.0) -> SamplingOptions:
-        labels = self._fitted.schema.names
-        return SamplingOptions.of(keywords, labels, self.config.sampling, strength)
+        model = self._fitted
+        options = SamplingOptions.of(keywords, model.schema.names, self.config.sampling, strength)
+        if options.candidates > 1 and model.generator.discriminator is None:
+            advice = "leave post out, or fit again with it (docs/method.md: scld fit --post select)"
+            raise RequestError(f"post: this model was fitted without post-guidance; {advice}")
+        return options
 
 
 load = Synthesizer.load

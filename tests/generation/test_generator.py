@@ -70,7 +70,7 @@ def cells(generator, codes=CODES, options=OPTIONS, start=None):
 
 
 def pages(generator, codes=CODES, start=None):
-    return list(generator._split(SamplingRequest(codes, start=start)))
+    return list(generator.split(SamplingRequest(codes, start=start)))
 
 
 def same(one, other):

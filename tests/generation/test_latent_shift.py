@@ -192,7 +192,7 @@ def codes_of(synth, *names):
 
 
 def page_of(generator, codes, start=None):
-    (page,) = generator._split(SamplingRequest(codes, start=start))
+    (page,) = generator.split(SamplingRequest(codes, start=start))
     return page
 
 

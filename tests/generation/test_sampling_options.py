@@ -10,7 +10,9 @@ from scld.generation.options import SamplingKeywords, SamplingOptions
 from scld.model.sampler import schedule
 
 LABELS = ["cell_type", "donor"]
-CONFIG = SamplingConfig(guidance=1.5, guidance_low=0.1, guidance_high=9.0, steps=7, candidates=5)
+CONFIG = SamplingConfig(
+    guidance=1.5, guidance_low=0.1, guidance_high=9.0, steps=7, post="select", candidates=5
+)
 NAN = float("nan")
 
 
@@ -43,8 +45,8 @@ def test_guidance_of_one_label_leaves_the_others_at_the_default():
     assert options(guidance=0).weights == (0.0, 0.0)
 
 
-def test_the_model_may_have_post_guidance_off_by_default():
-    config = SamplingConfig(post="off")
+def test_post_guidance_is_off_by_default():
+    config = SamplingConfig()
     assert options(config=config).candidates == 1
     assert options(config=config, post="select").candidates == config.candidates
 

@@ -134,7 +134,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stage", ["1/3", "2/3", "3/3"])
+@pytest.mark.parametrize("stage", ["1/4", "2/4", "3/4", "4/4"])
 def test_a_fit_interrupted_in_any_stage_ends_as_an_uninterrupted_one(tmp_path, stage):
     now = {**TINY["denoiser_training"], "save_seconds": 0.0}
     config = {**TINY, "autoencoder_training": now, "denoiser_training": now}
@@ -160,7 +160,8 @@ def test_each_stage_has_a_progress_bar():
         return lambda done, text: bars[name].append(done / total)
 
     fit_of(bar=bar).run()
-    assert list(bars) == ["1/3 autoencoder", "2/3 denoiser", "3/3 post-guidance"]
+    names = ["autoencoder", "denoiser", "calibration", "post-guidance"]
+    assert list(bars) == [f"{number}/4 {name}" for number, name in enumerate(names, 1)]
     assert all(done[-1] == 1 for done in bars.values())
 
 
@@ -198,30 +199,38 @@ def test_the_discriminator_learns_from_real_cells_and_generated_cells_with_their
     assert not rows(training.real.counts) & rows(held_out.real.counts)
 
 
-def calibrated(cells):
-    """Settings that calibrate with so many generated cells."""
-    return {**TINY, "autoencoder": {**TINY["autoencoder"], "calibration_cells": cells}}
+OFF = {**TINY, "sampling": {**TINY["sampling"], "post": "off"}}
 
 
-def test_calibration_gives_generated_cells_the_means_of_real_ones():
-    """Of a gene that the decoder has three times too high."""
-    fit = fit_of(calibrated(2000), labels=["donor"])
+def test_without_post_guidance_there_is_no_discriminator_and_all_else_is_the_same():
+    without, with_it = parts(fit_of(OFF)), parts(fit_of())
+    assert with_it.pop("discriminator")
+    assert same(without, with_it)
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "changed"),
+    [
+        ({}, ("donor",), {"linear", "profiles"}),
+        ({"calibration_cells": 0}, ("donor",), {"linear", "profiles"}),
+        ({"spread_cells": 0}, ("donor",), {"profiles"}),
+        ({}, (), {"linear", "output.bias"}),
+        ({"calibration_cells": 0, "spread_cells": 0}, ("donor",), set()),
+    ],
+)
+def test_calibration_changes_the_decoder_as_far_as_it_is_asked_to(settings, labels, changed):
+    fit = fit_of({**OFF, "autoencoder": {**TINY["autoencoder"], **settings}}, labels)
     generator, _ = fit.run()
-    codes, options = np.repeat([[0], [1]], 1000, axis=0), fit._options(number=9)
-    real = fit.counts.sum(axis=0).A1 / fit.counts.sum()
-    generator.autoencoder.profiles[:, 3] += np.log(3)
-    assert generator.proportions(codes, options)[3] > 2 * real[3]
+    before = {name: t.clone() for name, t in generator.autoencoder.state_dict().items()}
     fit._calibrate(generator)
-    assert generator.proportions(codes, options)[3] == pytest.approx(real[3], rel=0.25)
+    after = generator.autoencoder.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == changed
 
 
-@pytest.mark.parametrize(("labels", "cells"), [((), 2048), (("donor",), 0)])
-def test_without_labels_or_cells_for_it_nothing_is_calibrated(labels, cells):
-    fit = fit_of(calibrated(cells), labels)
-    generator, _ = fit.run()
-    before = generator.autoencoder.profiles.clone()
-    fit._calibrate(generator)
-    assert torch.equal(generator.autoencoder.profiles, before)
+def test_the_guidance_weight_of_the_settings_does_not_change_the_fit():
+    """Real cells are compared with cells generated at weight 1, whatever is the default later."""
+    guided = {**OFF, "sampling": {**OFF["sampling"], "guidance": 3.0}}
+    assert same(parts(fit_of(OFF)), parts(fit_of(guided)))
 
 
 def test_a_fit_learns_the_same_where_gradients_are_disabled():

@@ -64,7 +64,7 @@ class Generator:
     means
         Where combinations of labels lie in latent space.
     discriminator
-        For post-guidance; None before it is trained.
+        For post-guidance; None in a model that was fitted without it.
     """
 
     autoencoder: Autoencoder
@@ -124,14 +124,15 @@ class Generator:
         threads = thread_count()
         waiting: deque[Future[sp.csr_matrix]] = deque()
         with single_threaded_pool(threads) as pool:
-            for page in self._split(request):
+            for page in self.split(request):
                 waiting.append(pool.submit(self.generate, page, options))
                 if len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _split(self, request: SamplingRequest) -> Iterator[Page]:
+    def split(self, request: SamplingRequest) -> Iterator[Page]:
+        """The cells requested as pages, in order."""
         shifts = self.means.shifts(request.codes)
         for number in range(-(-len(request.codes) // PAGE)):
             cells = slice(number * PAGE, (number + 1) * PAGE)
@@ -156,7 +157,25 @@ class Generator:
     @torch.no_grad()
     def _candidate(self, page: Page, options: SamplingOptions, number: int) -> sp.csr_matrix:
         """Counts of one candidate for each cell of a page."""
-        latent, logits = self._decoded(page, options, number)
+        points = self.points(page, options, number)
+        return self.draw(page, points, self.logits(page, points), options, number)
+
+    def points(self, page: Page, options: SamplingOptions, number: int = 0) -> Tensor:
+        """Latent points ``[PAGE, dims]`` as the decoder takes them, not standardised."""
+        points = self.latents(page, options, number) * self.scale + self.centre
+        points[:, -1].clamp_(*self.library)
+        return points
+
+    def logits(self, page: Page, points: Tensor) -> Tensor:
+        """Logits ``[PAGE, genes]`` of the expression proportions at latent points of a page."""
+        return self.autoencoder.logits(
+            points, torch.from_numpy(page.decode_labels).to(points.device)
+        )
+
+    def draw(
+        self, page: Page, points: Tensor, logits: Tensor, options: SamplingOptions, number: int = 0
+    ) -> sp.csr_matrix:
+        """Counts ``[cells, genes]`` at latent points of a page; another number, other counts."""
         seed = _seed(options.seed, number)
         dispersions = (
             self.autoencoder.log_dispersion.sum() + self.autoencoder.dispersion_slope.sum()
@@ -167,29 +186,11 @@ class Generator:
         counts = []
         for first in range(0, len(page.codes), _DECODED):
             some = slice(first, min(first + _DECODED, len(page.codes)))
-            parameters = self.autoencoder.nb_parameters(logits[some], latent[some, -1:])
+            parameters = self.autoencoder.nb_parameters(logits[some], points[some, -1:])
             mean, dispersion = (part.exp_().cpu().numpy() for part in parameters)
             position = page.number * PAGE + first
             counts.append(_sample_non_empty(mean, dispersion, seed, position))
         return sp.csr_matrix(sp.vstack(counts, format="csr"))
-
-    @torch.no_grad()
-    def proportions(self, codes: np.ndarray, options: SamplingOptions) -> np.ndarray:
-        """Expected expression proportions ``[genes]`` of cells with these labels, together."""
-        total = np.zeros(len(self.autoencoder.mean_log_p))
-        for page in self._split(SamplingRequest(codes)):
-            latent, logits = self._decoded(page, options, 0)
-            weights = latent[: len(page.codes), -1].exp()
-            total += (weights @ torch.softmax(logits[: len(page.codes)], dim=1)).cpu().numpy()
-        proportions: np.ndarray = total / total.sum()
-        return proportions
-
-    def _decoded(self, page: Page, options: SamplingOptions, number: int) -> tuple[Tensor, Tensor]:
-        """Latent points, not standardised, and logits of one candidate for each cell of a page."""
-        latent = self.latents(page, options, number) * self.scale + self.centre
-        latent[:, -1].clamp_(*self.library)
-        labels = torch.from_numpy(page.decode_labels).to(latent.device)
-        return latent, self.autoencoder.logits(latent, labels)
 
     @torch.no_grad()
     def latents(self, page: Page, options: SamplingOptions, number: int = 0) -> Tensor:

@@ -1,7 +1,8 @@
 """From counts and labels to a fitted model.
 
-fit     a source of cells -> a fitted model: read, check, train, save
-stages  autoencoder, latents, denoiser, discriminator: one after another
-loop    the training of one network: averaged weights, early stopping, resuming
-memory  what a fit will need, checked before it starts
+fit          a source of cells -> a fitted model: read, check, train, save
+stages       autoencoder, latents, denoiser, calibration: one after another
+loop         the training of one network: averaged weights, early stopping, resuming
+calibration  generated cells get the spread and the means of real ones
+memory       what a fit will need, checked before it starts
 """

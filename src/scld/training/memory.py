@@ -18,7 +18,8 @@ _BATCH_ARRAYS = 10  # dense [cells, genes] arrays of a training step
 _VALIDATION_ARRAYS = 8  # of a validation batch
 _PAGE_ARRAYS = 10  # of a page of generated cells, in each thread
 _REAL_BYTES = 36  # per non-zero count, for the principal components of the real cells
-_GENERATED_BYTES = 32  # per non-zero count, for the cells that the discriminator is trained on
+_GENERATED_BYTES = 32  # per non-zero count of generated cells
+_DRAWS = 2  # of each generated cell, to calibrate the spread
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -60,9 +61,9 @@ class MemoryEstimate:
 def estimate_memory(fit: Fit) -> MemoryEstimate:
     """What a fit will add to the memory in use.
 
-    The largest of three stages counts: the training of the autoencoder, the principal components of
-    the real cells, and the cells that the discriminator is trained on. A GPU holds the networks
-    alone.
+    The largest of four stages counts: the training of the autoencoder, the principal components of
+    the real cells, the cells that calibrate the spread, and those that the discriminator is trained
+    on. A GPU holds the networks alone.
     """
     networks = _network_bytes(fit)
     if fit.device.type == "cuda":
@@ -92,9 +93,13 @@ def _weight_bytes(fit: Fit) -> tuple[int, int]:
 
 
 def _cell_bytes(fit: Fit) -> int:
-    """The principal components of the real cells, or the generated cells of the discriminator."""
-    cells, settings, non_zeros = len(fit.codes), fit.config.discriminator, fit.counts.nnz
-    generated = (settings.generated + 1) * min(cells, settings.max_cells) / cells * non_zeros
+    """The principal components of real cells, or generated cells: two draws, or many more."""
+    cells, non_zeros = len(fit.codes), fit.counts.nnz
+    generated = _DRAWS * min(cells, fit.config.autoencoder.spread_cells) / cells * non_zeros
+    if fit.post_guided:
+        settings = fit.config.discriminator
+        many = (settings.generated + 1) * min(cells, settings.max_cells)
+        generated = max(generated, many / cells * non_zeros)
     page = 4 * _PAGE_ARRAYS * PAGE * fit.counts.shape[1] * thread_count()
     return max(_REAL_BYTES * non_zeros, round(_GENERATED_BYTES * generated) + page)
 

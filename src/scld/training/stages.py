@@ -1,4 +1,4 @@
-"""The stages of a fit: autoencoder, latents, denoiser, discriminator."""
+"""The stages of a fit: autoencoder, latents, denoiser, calibration, discriminator."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from scld.kernels.parallel import single_threaded_torch
 from scld.model.autoencoder import Autoencoder, Batch
 from scld.model.denoiser import Denoiser
 from scld.model.latents import Latents
-from scld.model.profiles import category_profiles
 from scld.preprocessing import split_rows
 from scld.progress import Bar
-from scld.schema import unique_rows
+from scld.training.calibration import calibrate_means, calibrate_spread
 from scld.training.loop import TrainingHistory, train
 
 _RARE = 20  # a category with fewer cells keeps all of them for training
@@ -68,6 +67,14 @@ class Fit:
     resume: Path | None = None
     bar: Bar = _no_bar
 
+    @property
+    def post_guided(self) -> bool:
+        """Whether the discriminator of post-guidance is trained as well."""
+        return self.config.sampling.post == "select"
+
+    def _title(self, stage: int, name: str) -> str:
+        return f"{stage}/{3 + self.post_guided} {name}"
+
     def run(self) -> tuple[Generator, dict[str, Any]]:
         """Train everything; return the generator and the training history, as plain values."""
         with torch.random.fork_rng(), torch.enable_grad(), single_threaded_torch():
@@ -80,10 +87,12 @@ class Fit:
             second = self._train_denoiser(denoiser, latents, cells, held_out)
             generator = self._generator(autoencoder, denoiser, latents)
             self._calibrate(generator)
-            discriminator = self._fit_discriminator(generator, cells, held_out)
+            if self.post_guided:
+                discriminator = self._fit_discriminator(generator, cells, held_out)
+                generator = replace(generator, discriminator=discriminator)
         history = {"autoencoder": asdict(first), "denoiser": asdict(second)}
         summary = {"cells": self.counts.shape[0], **history}
-        return replace(generator, discriminator=discriminator), summary
+        return generator, summary
 
     def _train_autoencoder(
         self, autoencoder: Autoencoder, cells: Tensor, held_out: Tensor
@@ -123,7 +132,7 @@ class Fit:
     ) -> TrainingHistory:
         settings = getattr(self.config, f"{name}_training")
         resume = None if self.resume is None else self.resume / name
-        update = self.bar(f"{stage}/3 {name}", settings.intervals)
+        update = self.bar(self._title(stage, name), settings.intervals)
         return train(module, groups, loss, cells, held_out, settings, self.seed, resume, update)
 
     def _generator(
@@ -135,21 +144,19 @@ class Fit:
         return Generator(autoencoder, denoiser, latents.centre, latents.scale, library, means)
 
     def _calibrate(self, generator: Generator) -> None:
-        """Move the profiles of categories so that generated cells have the means of real ones.
-
-        By as much as the counts of the real cells tell with certainty: see `shrunken_ratios`.
-        """
-        most = self.config.autoencoder.calibration_cells
-        if not most or not self.sizes:
-            return
-        combinations, row_of = unique_rows(self.codes)
-        cells = np.bincount(row_of).clip(min(PAGE, most), most)
-        options = self._options(number=3)
-        pairs = zip(combinations, cells, strict=True)
-        generated = [generator.proportions(np.tile(row, (n, 1)), options) for row, n in pairs]
-        arguments = (self.counts, self.codes, self.sizes, np.stack(generated))
-        correction = torch.from_numpy(category_profiles(*arguments).astype(np.float32))
-        generator.autoencoder.profiles += correction.to(self.device)
+        """Give generated cells the spread, then the means, that real cells have."""
+        settings, random = self.config.autoencoder, np.random.default_rng(self.seed)
+        update = self.bar(self._title(3, "calibration"), 2)
+        if settings.spread_cells:
+            rows = _sample(np.arange(len(self.codes)), settings.spread_cells, random)
+            real = self._real(rows)
+            options = self._options(number=1, guidance=1.0)
+            calibrate_spread(generator, real.counts, real.codes, options)
+        update(1, "")
+        if settings.calibration_cells and self.sizes:
+            options = self._options(number=3, guidance=1.0)
+            calibrate_means(generator, self.counts, self.codes, options, settings.calibration_cells)
+        update(2, "")
 
     def _fit_discriminator(
         self, generator: Generator, cells: Tensor, held_out: Tensor
@@ -175,17 +182,19 @@ class Fit:
     def _generate(self, generator: Generator, codes: np.ndarray) -> sp.csr_matrix:
         """Cells at default settings, with a seed that no request is likely to have."""
         options = self._options(number=2)
-        update = self.bar("3/3 post-guidance", -(-len(codes) // PAGE))
+        update = self.bar(self._title(4, "post-guidance"), -(-len(codes) // PAGE))
         pages = []
         for page in generator.pages(SamplingRequest(codes), options):
             pages.append(page)
             update(len(pages), "")
         return sp.csr_matrix(sp.vstack(pages, format="csr"))
 
-    def _options(self, number: int) -> SamplingOptions:
-        """Default settings, without post-guidance."""
+    def _options(self, number: int, guidance: float | None = None) -> SamplingOptions:
+        """The settings, without post-guidance, at another guidance weight if one is given."""
         labels = [str(i) for i in range(len(self.sizes))]
         keywords = {"post": "off", "seed": (2**62 + self.seed * 4 + number) % 2**63}
+        if guidance is not None:
+            keywords["guidance"] = dict.fromkeys(labels, guidance)
         return SamplingOptions.of(keywords, labels, self.config.sampling)
 
     def _real(self, rows: np.ndarray) -> LabelledCells:
