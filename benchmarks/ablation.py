@@ -69,11 +69,9 @@ def changed_settings(changes: Changes, given: argparse.Namespace) -> scld.Config
 
 
 def model_name(dataset: str, variant: str) -> str:
-    """The name of a saved model: that of the default where only sampling is changed."""
-    same_fit = set(VARIANTS[variant]) <= {"sampling"}
-    return (
-        dataset if same_fit else f"{dataset}-{variant.replace(' / ', ' over ')}".replace(" ", "-")
-    )
+    """The name of a saved model: that of quality.py where only sampling is changed."""
+    same = set(VARIANTS[variant]) <= {"sampling"}
+    return dataset if same else f"{dataset}-{variant}".replace(" ", "-")
 
 
 def benchmark(name: str, seed: int, variant: str, given: argparse.Namespace) -> pd.DataFrame:
@@ -81,7 +79,6 @@ def benchmark(name: str, seed: int, variant: str, given: argparse.Namespace) -> 
     labels, config = LABELS.get(name, [LABEL]), changed_settings(VARIANTS[variant], given)
     train, test = split_cells(name, seed, given)
     synth = fitted(train, labels, seed, given, model_name(name, variant), config)
-    synth.config = config  # a loaded model has the sampling settings of its own fit
     cells = synth.sample(obs=test.obs[labels], seed=seed, progress=False)
     options = evaluation_options(given) | {"controls": False, "seed": seed}
     scores = scores_of(scld.evaluate(train, test, {SCLD: cells}, LABEL, **options).table)

@@ -269,7 +269,7 @@ def _gap(of_scld: pd.DataFrame, metric: str) -> pd.Series:
 
 def selection(results: Results) -> pd.DataFrame:
     """Post-guidance off and on: overall scores, and the excess of the worst type."""
-    off = results.of("quality", method=SCLD)
+    off = results.of("quality-post-off", method=SCLD)
     on = results.of("quality-post-select", method=SCLD)
     rows = pd.concat([off.assign(post="off"), on.assign(post="select")])
     rows = rows[rows["dataset"].isin(set(off["dataset"]) & set(on["dataset"]))]

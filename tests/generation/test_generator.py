@@ -11,6 +11,7 @@ from toy import make_cells
 from scld.config import AutoencoderConfig, DenoiserConfig, DiscriminatorConfig
 from scld.errors import SCLDError
 from scld.generation.generator import PAGE, Generator
+from scld.generation.latent_map import LatentMap
 from scld.generation.latent_shift import CombinationMeans
 from scld.generation.options import SamplingOptions
 from scld.generation.post_guidance import Discriminator, Examples, LabelledCells
@@ -49,8 +50,9 @@ def make(library=(2.0, 4.0)):
     discriminator = Discriminator.fit(others, examples, examples, settings, seed=0)
     means = CombinationMeans(np.arange(3)[:, None], np.ones(3, int), np.zeros((3, 5), np.float32))
     centre = torch.tensor([0.0, 0.0, 0.0, 0.0, 3.0])
-    networks = (autoencoder, denoiser)
-    return Generator(*networks, centre, torch.ones(5), torch.tensor(library), means, discriminator)
+    standard = (centre, torch.ones(5), torch.tensor(library))
+    identity = LatentMap.identity(3, 5)
+    return Generator(autoencoder, denoiser, *standard, means, identity, discriminator)
 
 
 @pytest.fixture(scope="module")

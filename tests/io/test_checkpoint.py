@@ -274,7 +274,7 @@ def test_a_checkpoint_of_format_2_gives_the_cells_that_it_gave(format2, post, tm
     expected = np.load(format2.with_suffix(".npz"))[post]
     np.testing.assert_array_equal(sampled(format2, post), expected)
     scld.load(format2).save(tmp_path / "again.scld")
-    assert read_manifest(tmp_path / "again.scld")["format"] == disk.FORMAT == 4
+    assert read_manifest(tmp_path / "again.scld")["format"] == disk.FORMAT == 5
     np.testing.assert_array_equal(sampled(tmp_path / "again.scld", post), expected)
 
 

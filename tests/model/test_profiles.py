@@ -23,10 +23,11 @@ def simulated(log_ratios, cells=300, genes=200, dispersion=1e6, depth=2000, seed
 
 def test_ratios_are_posterior_means_under_the_prior_that_they_come_from():
     """By integration over the true prior, which the estimate has to find from the counts."""
-    genes = 5000
-    ratios = np.where(RNG.random(genes) < 0.9, 1.0, 8.0) * gamma.rvs(16, scale=1 / 16, size=genes)
-    expected = RNG.choice([0.5, 2.0, 10.0], genes)
-    observed = RNG.poisson(ratios * expected)
+    genes, rng = 5000, np.random.default_rng(0)
+    means = np.where(rng.random(genes) < 0.9, 1.0, 8.0)
+    ratios = means * gamma.rvs(16, scale=1 / 16, size=genes, random_state=rng)
+    expected = rng.choice([0.5, 2.0, 10.0], genes)
+    observed = rng.poisson(ratios * expected)
     estimated = shrunken_ratios(observed, expected, np.ones(genes))
     joint = [
         share * nbinom.pmf(observed, 16, 16 / (16 + mean * expected))

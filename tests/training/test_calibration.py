@@ -8,8 +8,10 @@ from toy import QUICK, TINY
 
 from scld import Config
 from scld.generation.request import SamplingRequest
+from scld.model.latents import Latents
 from scld.preprocessing import log_normalise
 from scld.training.calibration import (
+    calibrate_latents,
     calibrate_means,
     calibrate_spread,
     proportions,
@@ -136,3 +138,41 @@ def test_calibrated_cells_have_the_means_of_real_ones(fit):
     assert proportions(generator, fit.codes, options)[3] > 2 * real[3]
     calibrate_means(generator, fit.counts, fit.codes, options, 2000)
     assert proportions(generator, fit.codes, options)[3] == pytest.approx(real[3], rel=0.1)
+
+
+# Latent points
+
+
+def moments(generator, fit, number):
+    """Means of generated points by type, and the covariance within types."""
+    pages = list(generator.split(SamplingRequest(np.tile(fit.codes, (8, 1)))))
+    options = fit._options(number=number)
+    points = torch.cat([generator.latents(p, options)[: len(p.codes)] for p in pages]).numpy()
+    codes = np.tile(fit.codes[:, 0], 8)
+    means = np.stack([points[codes == code].mean(axis=0) for code in (0, 1)])
+    return means, np.cov((points - means[codes]).T)
+
+
+def test_mapped_points_have_the_moments_of_encoded_cells(fit):
+    generator, _ = fit.run()
+    latents = Latents.of(generator.autoencoder, fit.counts, fit.codes, fit.device)
+    spread = latents.sample(torch.arange(600).repeat(50)).numpy()
+    codes = np.tile(fit.codes[:, 0], 50)
+    real = np.stack([spread[codes == code].mean(axis=0) for code in (0, 1)])
+    covariance = np.cov((spread - real[codes]).T)
+    narrow = replace(generator, latent_map=replace(generator.latent_map, matrix=0.5 * torch.eye(5)))
+    mapped = calibrate_latents(narrow, latents, fit._options(number=3), 5000, seed=0)
+    means, made = moments(mapped, fit, number=8)
+    assert np.abs(made - covariance).max() < 0.1
+    assert np.abs(np.diag(made) / np.diag(covariance) - 1).max() < 0.1
+    assert np.abs(means - real).max() < 0.1
+    again = calibrate_latents(generator, latents, fit._options(number=3), 5000, seed=0)
+    assert torch.equal(again.latent_map.matrix, mapped.latent_map.matrix)
+
+
+def test_few_cells_leave_the_covariance_nearly_as_it_is(fit):
+    generator, _ = fit.run()
+    few = Latents.of(generator.autoencoder, fit.counts[:8], fit.codes[:8], fit.device)
+    wide = replace(few, mean=few.mean * 3)
+    found = calibrate_latents(generator, wide, fit._options(number=3), 2000, seed=0)
+    assert (torch.linalg.eigvalsh(found.latent_map.matrix) < 1.8).all()

@@ -8,6 +8,7 @@ from toy import QUICK, TINY, make_cells
 
 from scld import Config
 from scld.generation.post_guidance import Discriminator
+from scld.model.latents import Latents
 from scld.training.stages import Fit, held_out_split
 
 CPU = torch.device("cpu")
@@ -222,7 +223,10 @@ def test_calibration_changes_the_decoder_as_far_as_it_is_asked_to(settings, labe
     fit = fit_of({**OFF, "autoencoder": {**TINY["autoencoder"], **settings}}, labels)
     generator, _ = fit.run()
     before = {name: t.clone() for name, t in generator.autoencoder.state_dict().items()}
-    fit._calibrate(generator)
+    latents = Latents.of(generator.autoencoder, fit.counts, fit.codes, fit.device)
+    calibrated = fit._calibrate(generator, latents)
+    mapped = not torch.equal(calibrated.latent_map.matrix, torch.eye(len(generator.centre)))
+    assert mapped == (fit.config.autoencoder.spread_cells > 0)
     after = generator.autoencoder.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == changed
 

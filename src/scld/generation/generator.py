@@ -20,6 +20,7 @@ from torch import Tensor
 
 from scld.config import Config
 from scld.errors import SCLDError
+from scld.generation.latent_map import LatentMap
 from scld.generation.latent_shift import CombinationMeans
 from scld.generation.options import SamplingOptions
 from scld.generation.post_guidance import Discriminator, LabelledCells, select
@@ -44,6 +45,7 @@ class Page(NamedTuple):
     number: int
     codes: np.ndarray  # labels [cells, labels]
     origin: np.ndarray  # labels to generate latent points of, `LatentShifts`
+    origin_row: np.ndarray  # [PAGE] their row in the table of combinations, -1 if not there
     shift: np.ndarray  # [PAGE, dims], added to these
     decode_labels: np.ndarray  # labels that the decoder sees
     start: np.ndarray | None  # latent points [PAGE, dims] to start from; None: pure noise
@@ -63,6 +65,8 @@ class Generator:
         ``[2]`` smallest and largest log library size in training; generated ones are kept within.
     means
         Where combinations of labels lie in latent space.
+    latent_map
+        Of points that are generated from noise.
     discriminator
         For post-guidance; None in a model that was fitted without it.
     """
@@ -73,12 +77,14 @@ class Generator:
     scale: Tensor
     library: Tensor
     means: CombinationMeans
+    latent_map: LatentMap
     discriminator: Discriminator | None = None
 
     def parts(self) -> Parts:
         """As named tensors, for a checkpoint."""
         latents = {"centre": self.centre, "scale": self.scale, "library": self.library}
         latents["combination_means"] = torch.from_numpy(self.means.points)
+        latents |= self.latent_map.tensors()
         parts = {
             "autoencoder": self.autoencoder.state_dict(),
             "denoiser": self.denoiser.state_dict(),
@@ -104,11 +110,12 @@ class Generator:
             raise ValueError("latents: a scale or a range of library sizes that cannot be")
         points = latents["combination_means"].reshape(len(schema.cells), dims).numpy()
         means = CombinationMeans(schema.combinations, schema.cells, points)
+        latent_map = LatentMap.from_tensors(latents, len(schema.cells), dims, device)
         discriminator = None
         if "discriminator" in parts:
             tensors, labels = parts["discriminator"], len(schema.sizes)
             discriminator = Discriminator.from_tensors(tensors, genes, labels)
-        return cls(*networks, centre, scale, library, means, discriminator)
+        return cls(*networks, centre, scale, library, means, latent_map, discriminator)
 
     def candidates(self, options: SamplingOptions) -> int:
         """Candidates that are generated for each cell."""
@@ -134,11 +141,13 @@ class Generator:
     def split(self, request: SamplingRequest) -> Iterator[Page]:
         """The cells requested as pages, in order."""
         shifts = self.means.shifts(request.codes)
+        rows = self.means.rows(shifts.origin)[shifts.row_of]
         for number in range(-(-len(request.codes) // PAGE)):
             cells = slice(number * PAGE, (number + 1) * PAGE)
             origin, shift, decode_labels = map(_padded, shifts.of_cells(cells))
             start = None if request.start is None else _padded(request.start[cells])
-            yield Page(number, request.codes[cells], origin, shift, decode_labels, start)
+            row = np.resize(rows[cells], PAGE)
+            yield Page(number, request.codes[cells], origin, row, shift, decode_labels, start)
 
     def generate(self, page: Page, options: SamplingOptions) -> sp.csr_matrix:
         """Counts ``[cells, genes]`` of one page, post-guided."""
@@ -172,6 +181,11 @@ class Generator:
             points, torch.from_numpy(page.decode_labels).to(points.device)
         )
 
+    def deviations(self, page: Page, points: Tensor) -> Tensor:
+        """How latent points of a page differ from the centres of their categories."""
+        labels = torch.from_numpy(page.decode_labels).to(points.device)
+        return self.autoencoder.deviations(points[:, :-1], labels)
+
     def draw(
         self, page: Page, points: Tensor, logits: Tensor, options: SamplingOptions, number: int = 0
     ) -> sp.csr_matrix:
@@ -203,7 +217,8 @@ class Generator:
         denoise = pre_guided(self.denoiser, labels, options.weights, options.interval, library)
         sigmas = options.sigmas.to(device)
         if page.start is None:  # latents are standardised: this is their sd at the first level
-            return solve(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas) + shift
+            points = solve(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas)
+            return self.latent_map(points, torch.from_numpy(page.origin_row).to(device)) + shift
         points = torch.from_numpy(page.start).to(device)
         origin = points - shift
         keeping = _keeping_last(denoise, origin[:, -1])

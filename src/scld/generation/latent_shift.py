@@ -90,6 +90,13 @@ class CombinationMeans:
     def _row_of(self) -> dict[tuple[int, ...], int]:
         return {tuple(row): i for i, row in enumerate(self.combinations.tolist())}
 
+    def rows(self, codes: np.ndarray) -> np.ndarray:
+        """The row ``[cells]`` of each cell's combination in this table, -1 if it is not there."""
+        found, row_of = unique_rows(codes)
+        rows = [self._row_of.get(tuple(row), -1) for row in found.tolist()]
+        of_cells: np.ndarray = np.array(rows, dtype=np.int64)[row_of]
+        return of_cells
+
     def shifts(self, codes: np.ndarray) -> LatentShifts:
         """How to generate cells with these codes ``[cells, labels]``.
 

@@ -1,8 +1,9 @@
-"""Checkpoints of formats 2 and 3, converted to the present format as they are read.
+"""Checkpoints of formats 2 to 4, converted to the present format as they are read.
 
 Format 2 kept the latent space in ``schema.json``, held a discriminator of latent points that is no
 longer used, and had other names for some settings and tensors. Until format 3, there were neither
-profiles of categories nor linear parts of encoder and decoder: zeros stand for them.
+profiles of categories nor linear parts of encoder and decoder: zeros stand for them. Until
+format 4, categories had no centres and latent points no map: zeros and the identity do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
-FORMATS = (2, 3, 4)
+FORMATS = (2, 3, 4, 5)
 FORMAT = FORMATS[-1]
 
 _TENSORS = {  # first part of a tensor's name
@@ -35,8 +36,10 @@ def upgraded(
     """Manifest, schema and tensors in the present format; `KeyError` if something is missing."""
     if manifest["format"] == 2:
         manifest, schema, parts = _from_format_2(manifest, schema, parts)
-    if manifest["format"] < FORMAT:
+    if manifest["format"] < 4:
         parts = parts | {"autoencoder": _with_zero_parts(parts["autoencoder"])}
+    if manifest["format"] < 5:
+        parts = parts | _without_map(parts["autoencoder"], parts["latents"])
     return manifest, schema, parts
 
 
@@ -67,11 +70,28 @@ def _with_zero_parts(autoencoder: Tensors) -> Tensors:
         "profiles": (categories, genes),
         "membership": (categories, latent),
         "membership_offset": (categories,),
-        "given_weight": (len(labels),),
+        "given_weight": (categories,),
         "linear": (genes, latent),
         "direct": (latent, width),
     }
     return autoencoder | {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+def _without_map(autoencoder: Tensors, latents: Tensors) -> dict[str, Tensors]:
+    """With centres of categories that are zero, and a map of latent points that changes nothing."""
+    centres = torch.zeros_like(autoencoder["membership"])
+    labels = sum(name.startswith("labels.") for name in autoencoder)
+    sizes = [len(autoencoder[f"labels.{i}.weight"]) - 1 for i in range(labels)]
+    given = autoencoder["given_weight"]  # of each label, later of each category
+    if len(given) == labels:
+        given = given.repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+    combinations, dims = latents["combination_means"].shape
+    zeros = torch.zeros(combinations + 1, dims)
+    identity = {"map_means": zeros, "map_shifts": zeros.clone(), "map_matrix": torch.eye(dims)}
+    return {
+        "autoencoder": autoencoder | {"centres": centres, "given_weight": given},
+        "latents": latents | identity,
+    }
 
 
 def _tensors(tensors: Tensors, names: Mapping[str, str]) -> Tensors:

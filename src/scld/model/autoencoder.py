@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -24,8 +25,12 @@ from scld.config import AutoencoderConfig
 from scld.kernels.likelihood import SparseCounts, log_dispersion
 from scld.model.likelihood import negative_log_likelihood
 from scld.model.profiles import category_profiles, within_dispersions
+from scld.model.start import held_out_components, one_hot, split_counts, start_values
 from scld.preprocessing import log_normalise, principal_components
-from scld.schema import MISSING
+from scld.schema import MISSING, unique_rows
+
+_FEWEST_CELLS = 50  # that memberships and loadings are estimated from
+_START_LOG_VARIANCE = (-4.0, -0.5)  # or the prior switches dimensions off too soon
 
 
 class Batch(NamedTuple):
@@ -74,6 +79,7 @@ class Autoencoder(nn.Module):
 
     mean_log_p: Tensor  # [genes] log expression proportions over all training cells
     profiles: Tensor  # [sum of sizes, genes] what each category adds to them
+    centres: Tensor  # [sum of sizes, latent] where its latent points are, at the start
     library_mean: Tensor  # of the log library sizes
     library_sd: Tensor
 
@@ -87,8 +93,10 @@ class Autoencoder(nn.Module):
             *_layer(width, config.dropout), nn.Linear(width, width), *_layer(width), posterior
         )
         self.direct = nn.Parameter(torch.eye(config.latent, width))
-        with torch.no_grad():  # start nearly certain, or the prior switches dimensions off too soon
-            posterior.bias[config.latent :] = -4.0
+        with torch.no_grad():  # latent points start at the direct path alone
+            posterior.weight[: config.latent] = 0
+            posterior.bias[: config.latent] = 0
+            posterior.bias[config.latent :] = _START_LOG_VARIANCE[0]
         unspecified = 1  # embedding 0
         self.labels = nn.ModuleList(
             nn.Embedding(size + unspecified, config.label_width) for size in sizes
@@ -105,11 +113,12 @@ class Autoencoder(nn.Module):
         self.linear = nn.Parameter(torch.zeros(genes, config.latent))
         self.membership = nn.Parameter(torch.zeros(sum(sizes), config.latent))
         self.membership_offset = nn.Parameter(torch.zeros(sum(sizes)))
-        self.given_weight = nn.Parameter(torch.ones(len(self.sizes)))
+        self.given_weight = nn.Parameter(torch.ones(sum(sizes)))
         self.log_dispersion = nn.Parameter(torch.zeros(genes))
         self.dispersion_slope = nn.Parameter(torch.zeros(genes))
         self.register_buffer("mean_log_p", torch.zeros(genes))
         self.register_buffer("profiles", torch.zeros(sum(sizes), genes))
+        self.register_buffer("centres", torch.zeros(sum(sizes), config.latent))
         self.register_buffer("library_mean", torch.zeros(()))
         self.register_buffer("library_sd", torch.ones(()))
         self.cells = 1  # in training: the log-prior is divided by it
@@ -133,7 +142,47 @@ class Autoencoder(nn.Module):
             dispersions = within_dispersions(counts, codes)
             self.log_dispersion.copy_(torch.from_numpy(np.log(dispersions)))
         self._start_from_components(counts)
+        self._start_from_halves(counts, codes)
         return self
+
+    @torch.no_grad()
+    def _start_from_halves(self, counts: sp.csr_matrix, codes: np.ndarray) -> None:
+        """Start latent points, memberships and linear part: see `scld.model.start`."""
+        rows = np.random.default_rng(1).permutation(counts.shape[0])[: self.config.component_cells]
+        some, labels = counts[np.sort(rows)].astype(np.float32), codes[np.sort(rows)]
+        halves = split_counts(some, seed=0)
+        full = np.logical_and(*(np.diff(half.indptr) > 0 for half in halves))
+        if full.sum() < _FEWEST_CELLS:
+            return
+        first, second, labels = halves[0][full], halves[1][full], labels[full]
+        components = [
+            self._inputs(Batch.of(cells, labels))[:, : self.config.latent].double().numpy()
+            for cells in (first, second, some[full])
+        ]
+        combinations, _ = unique_rows(labels)
+        profiles = one_hot(combinations, self.sizes) @ self.profiles.double().numpy()
+        proportions = softmax(self.mean_log_p.double().numpy() + profiles, axis=1)
+        start = start_values(
+            (first, second),
+            (components[0], components[1]),
+            components[2],
+            held_out_components(
+                (first, second), float(self.library_mean.exp()), self.config.latent
+            ),
+            labels,
+            self.sizes,
+            proportions,
+        )
+        self.direct.zero_()[range(self.config.latent), range(self.config.latent)] = _tensor(
+            start.direct
+        )
+        posterior = self.encoder[-1]
+        assert isinstance(posterior, nn.Linear)
+        mean, log_variance = posterior.bias.chunk(2)
+        mean.copy_(_tensor(-start.direct * components[2].mean(axis=0)))
+        log_variance.copy_(_tensor(np.log(start.variance).clip(*_START_LOG_VARIANCE)))
+        for name in ("centres", "membership", "membership_offset", "given_weight", "linear"):
+            getattr(self, name).copy_(_tensor(getattr(start, name)))
 
     def _start_from_components(self, counts: sp.csr_matrix) -> None:
         """Make principal components the first inputs of the network, and its first latent points.
@@ -159,16 +208,20 @@ class Autoencoder(nn.Module):
         tuple of Tensor
             ``[cells, latent + 1]`` and ``[cells, latent]``: the library size is known exactly.
         """
+        inputs = self._inputs(batch)
+        mean, log_variance = self.encoder(inputs).chunk(2, dim=1)
+        mean = mean + F.linear(inputs, self.direct)
+        return torch.cat([mean, batch.log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
+
+    def _inputs(self, batch: Batch) -> Tensor:
+        """The first layer ``[cells, width]``, whose first outputs start as components."""
         values, genes, starts = batch.counts
         scale = (self.library_mean - batch.log_library).exp()
         logs = torch.log1p(values * batch.counts.per_count(scale))
         weights = self._with_prior(self.gene_weights, self.config.encoder_sd)
         arguments = (logs, genes, starts, weights)
         sums: Tensor = _SparseProduct.apply(*arguments)  # type: ignore[no-untyped-call]
-        inputs = sums + self.gene_offset
-        mean, log_variance = self.encoder(inputs).chunk(2, dim=1)
-        mean = mean + F.linear(inputs, self.direct)
-        return torch.cat([mean, batch.log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
+        return sums + self.gene_offset
 
     def logits(self, latent: Tensor, labels: Tensor) -> Tensor:
         """Logits ``[cells, genes]`` of the expression proportions.
@@ -186,10 +239,16 @@ class Autoencoder(nn.Module):
         hidden = self.decoder(torch.cat(parts, dim=1))
         weights = self._with_prior(self.output.weight, self.config.decoder_sd)
         linear = self._with_prior(self.linear, self.config.linear_sd)
-        logits = torch.addmm(F.linear(hidden, weights, self.output.bias), point, linear.T)
-        if not self.sizes:
-            return logits
-        return torch.addmm(logits, self._memberships(point, labels), self.profiles)
+        logits = F.linear(hidden, weights, self.output.bias)
+        if self.sizes:
+            memberships = self._memberships(point, labels)
+            logits = torch.addmm(logits, memberships, self.profiles)
+            point = point - memberships @ self.centres
+        return torch.addmm(logits, point, linear.T)
+
+    def deviations(self, point: Tensor, labels: Tensor) -> Tensor:
+        """How points ``[cells, latent]`` differ from the centres of their categories."""
+        return point - self._memberships(point, labels) @ self.centres if self.sizes else point
 
     def _memberships(self, point: Tensor, labels: Tensor) -> Tensor:
         """The part of each category's profile that a cell has, ``[cells, sum of sizes]``.
@@ -199,10 +258,13 @@ class Autoencoder(nn.Module):
         weight. An unspecified label follows from the latent point alone.
         """
         scores = F.linear(point, self.membership, self.membership_offset)
-        parts = []
-        for column, of_label in enumerate(torch.split(scores, self.sizes, dim=1)):
+        parts, of_labels = (
+            [],
+            (torch.split(part, self.sizes, dim=-1) for part in (scores, self.given_weight)),
+        )
+        for column, (of_label, weights) in enumerate(zip(*of_labels, strict=True)):
             given = F.one_hot(labels[:, column] + 1, self.sizes[column] + 1)[:, 1:]
-            parts.append(torch.softmax(of_label + self.given_weight[column] * given, dim=1))
+            parts.append(torch.softmax(of_label + weights * given, dim=1))
         return torch.cat(parts, dim=1)
 
     def nb_parameters(self, logits: Tensor, log_library: Tensor) -> tuple[Tensor, Tensor]:
@@ -322,6 +384,10 @@ class _WeightPrior(torch.autograd.Function):
         size = torch.linalg.vector_norm(weights, dim=1, keepdim=True).square()
         shrinkage = ctx.factor / (ctx.sd**2 + size / weights.shape[1])
         return torch.addcmul(gradient, weights, shrinkage), None, None
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array).float()
 
 
 def sample_latent(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """After training: generated cells get the spread and the means of real ones.
 
 Networks that learn from few cells are shrunk, so that generated cells of a type vary a little less
-than real ones in the directions that matter most. A linear change of the decoder restores that.
-Then the expression profiles of categories are moved until their means agree.
+than real ones in the directions that matter most. First generated latent points get the mean and
+covariance of encoded cells, then a linear change of the decoder restores what it shrinks. Last, the
+expression profiles of categories are moved until their means agree.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,9 +18,11 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from scld.generation.generator import PAGE, Generator
+from scld.generation.generator import PAGE, Generator, Page
+from scld.generation.latent_map import LatentMap
 from scld.generation.options import SamplingOptions
 from scld.generation.request import SamplingRequest
+from scld.model.latents import Latents
 from scld.model.profiles import category_profiles
 from scld.preprocessing import log_normalise, split_rows
 from scld.schema import unique_rows
@@ -29,7 +33,85 @@ _CELLS_PER_AXIS = 10  # at least
 _GAIN_SD = 0.2  # prior of a squared gain
 _KURTOSIS = 4.0  # of cells along an axis
 _SMALLEST_GAIN = 0.5
+_LEAST_POINTS = 50  # generated of each combination
+_PRIOR_CELLS = 10  # that a mean of generated points counts as
+_CELLS_PER_DIM = 5  # that an unchanged covariance counts as
 _RIDGE = 1e-3  # share of the mean variance
+
+
+def calibrate_latents(
+    generator: Generator, latents: Latents, options: SamplingOptions, number: int, seed: int
+) -> Generator:
+    """Map generated latent points so that they have the moments of encoded cells.
+
+    The means of each combination of labels, and the covariance within combinations. The map is the
+    optimal transport between normal distributions (Peyre & Cuturi, arXiv:1803.00567, remark 2.31).
+    It is shrunk towards the identity where few cells tell it.
+
+    Parameters
+    ----------
+    generator
+        A map that it already has is left out.
+    latents
+        The training cells.
+    options
+        How to generate points.
+    number
+        About how many to generate.
+    seed
+        Of the choice of labels.
+    """
+    codes, points = latents.labels.cpu().numpy(), latents.points().astype(float)
+    combinations, row_of = unique_rows(codes)
+    some = np.random.default_rng(seed).choice(len(codes), number)
+    rows = np.concatenate([row_of[some], np.repeat(np.arange(len(combinations)), _LEAST_POINTS)])
+    identity = LatentMap.identity(len(combinations), points.shape[1]).to(generator.centre.device)
+    with threadpool_limits(1, user_api="blas"):  # its rounding depends on the number of threads
+        bare = replace(generator, latent_map=identity)
+        made = _latent_points(bare, combinations[rows], options)
+        cells, weights = np.bincount(row_of), 1 / np.bincount(rows)
+        means, of_made = _group_means(points, row_of), _group_means(made, rows)
+        scale = latents.scale[:-1].cpu().numpy()
+        noise = np.append(latents.log_variance.exp().mean(0).cpu().numpy() / scale**2, 0)
+        degrees = len(codes) - len(combinations)
+        within, within_made = points - means[row_of], made - of_made[rows]
+        real = within.T @ within / max(degrees, 1) + np.diag(noise)
+        share = (cells * weights)[rows, None] / len(codes)
+        trust = degrees / (degrees + _CELLS_PER_DIM * len(noise))
+        matrix = _transport((within_made * share).T @ within_made, real)
+        matrix = trust * matrix + (1 - trust) * np.eye(len(noise))
+    shifts = (means - of_made) * (cells / (cells + _PRIOR_CELLS))[:, None]
+    overall = cells @ of_made / len(codes)
+    tables = (np.vstack([of_made, overall]), np.vstack([shifts, 0 * overall]), matrix)
+    tensors = (torch.from_numpy(table).to(generator.centre) for table in tables)
+    return replace(generator, latent_map=LatentMap(*tensors))
+
+
+def _latent_points(generator: Generator, codes: np.ndarray, options: SamplingOptions) -> np.ndarray:
+    pages = generator.split(SamplingRequest(codes))
+    parts = [generator.latents(page, options)[: len(page.codes)] for page in pages]
+    points: np.ndarray = torch.cat(parts).cpu().double().numpy()
+    return points
+
+
+def _transport(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """The symmetric matrix that gives points with one covariance the other one."""
+    root = _power(before, 0.5)
+    inverse = _power(before, -0.5)
+    matrix: np.ndarray = inverse @ _power(root @ after @ root, 0.5) @ inverse
+    return matrix
+
+
+def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    """A power of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    power: np.ndarray = (vectors * values.clip(1e-6) ** exponent) @ vectors.T
+    return power
+
+
+def _group_means(points: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    means: np.ndarray = (_members(groups) @ points) / np.bincount(groups)[:, None]
+    return means
 
 
 def calibrate_spread(
@@ -154,8 +236,8 @@ def spread_gains(
 class _Generated:
     """Generated cells: where they lie in latent space, and their counts, drawn twice."""
 
-    points: np.ndarray  # [cells, latent] without the library size
-    within: np.ndarray  # the same, less the mean of each group
+    deviations: np.ndarray  # [cells, latent] of latent points from the centres of categories
+    within: np.ndarray  # [cells, latent] of latent points from the mean of their group
     products: np.ndarray  # [latent, genes] of these and the logits, summed over cells
     draws: tuple[sp.csr_matrix, sp.csr_matrix]
 
@@ -166,10 +248,14 @@ def _generated(
 ) -> _Generated:
     pages = list(generator.split(SamplingRequest(codes)))
     latent = [generator.points(page, options) for page in pages]
-    cells = zip(latent, pages, strict=True)
-    points = torch.cat([some[: len(page.codes), :-1] for some, page in cells]).cpu().numpy()
-    means = (_members(groups) @ points) / np.bincount(groups)[:, None]
-    within = points - means[groups]
+    points, deviations = (
+        _unpadded(parts, pages)
+        for parts in (
+            [some[:, :-1] for some in latent],
+            [generator.deviations(page, some) for page, some in zip(pages, latent, strict=True)],
+        )
+    )
+    within = points - _group_means(points, groups)[groups]
     products = np.zeros((points.shape[1], len(generator.autoencoder.mean_log_p)))
     draws: list[list[sp.csr_matrix]] = [[], []]
     for page, some in zip(pages, latent, strict=True):
@@ -179,7 +265,13 @@ def _generated(
         for number, drawn in enumerate(draws):
             drawn.append(generator.draw(page, some, logits, options, number))
     first, second = (sp.csr_matrix(sp.vstack(drawn, format="csr")) for drawn in draws)
-    return _Generated(points, within, products, (first, second))
+    return _Generated(deviations, within, products, (first, second))
+
+
+def _unpadded(parts: Sequence[Tensor], pages: Sequence[Page]) -> np.ndarray:
+    rows = [part[: len(page.codes)] for part, page in zip(parts, pages, strict=True)]
+    values: np.ndarray = torch.cat(rows).cpu().numpy()
+    return values
 
 
 def _scale(
@@ -201,7 +293,7 @@ def _scale(
     change = (to_logits.T * (gains - 1)) @ to_scores.T
 
     def shift(cells: np.ndarray) -> Tensor:  # taken off, so that nothing changes at their mean
-        added = change @ made.points[cells].mean(axis=0)
+        added = change @ made.deviations[cells].mean(axis=0)
         return torch.from_numpy(added).to(autoencoder.profiles)
 
     with torch.no_grad():

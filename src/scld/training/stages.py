@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from scld.config import Config
 from scld.generation.generator import PAGE, Generator, build_networks
+from scld.generation.latent_map import LatentMap
 from scld.generation.latent_shift import CombinationMeans
 from scld.generation.options import SamplingOptions
 from scld.generation.post_guidance import Discriminator, Examples, LabelledCells
@@ -24,7 +25,7 @@ from scld.model.denoiser import Denoiser
 from scld.model.latents import Latents
 from scld.preprocessing import split_rows
 from scld.progress import Bar
-from scld.training.calibration import calibrate_means, calibrate_spread
+from scld.training.calibration import calibrate_latents, calibrate_means, calibrate_spread
 from scld.training.loop import TrainingHistory, train
 
 _RARE = 20  # a category with fewer cells keeps all of them for training
@@ -86,7 +87,7 @@ class Fit:
             latents = Latents.of(autoencoder, self.counts, self.codes, self.device)
             second = self._train_denoiser(denoiser, latents, cells, held_out)
             generator = self._generator(autoencoder, denoiser, latents)
-            self._calibrate(generator)
+            generator = self._calibrate(generator, latents)
             if self.post_guided:
                 discriminator = self._fit_discriminator(generator, cells, held_out)
                 generator = replace(generator, discriminator=discriminator)
@@ -141,22 +142,29 @@ class Fit:
         log_library = latents.mean[:, -1]
         library = torch.stack([log_library.min(), log_library.max()])
         means = CombinationMeans.of(latents.points(), self.codes)
-        return Generator(autoencoder, denoiser, latents.centre, latents.scale, library, means)
+        identity = LatentMap.identity(len(means.cells), len(latents.centre)).to(self.device)
+        standard = (latents.centre, latents.scale, library)
+        return Generator(autoencoder, denoiser, *standard, means, identity)
 
-    def _calibrate(self, generator: Generator) -> None:
+    def _calibrate(self, generator: Generator, latents: Latents) -> Generator:
         """Give generated cells the spread, then the means, that real cells have."""
         settings, random = self.config.autoencoder, np.random.default_rng(self.seed)
-        update = self.bar(self._title(3, "calibration"), 2)
+        update = self.bar(self._title(3, "calibration"), 3)
         if settings.spread_cells:
+            options = self._options(number=4, guidance=1.0)
+            arguments = (latents, options, settings.spread_cells, self.seed)
+            generator = calibrate_latents(generator, *arguments)
+            update(1, "")
             rows = _sample(np.arange(len(self.codes)), settings.spread_cells, random)
             real = self._real(rows)
             options = self._options(number=1, guidance=1.0)
             calibrate_spread(generator, real.counts, real.codes, options)
-        update(1, "")
+        update(2, "")
         if settings.calibration_cells and self.sizes:
             options = self._options(number=3, guidance=1.0)
             calibrate_means(generator, self.counts, self.codes, options, settings.calibration_cells)
-        update(2, "")
+        update(3, "")
+        return generator
 
     def _fit_discriminator(
         self, generator: Generator, cells: Tensor, held_out: Tensor
@@ -192,7 +200,7 @@ class Fit:
     def _options(self, number: int, guidance: float | None = None) -> SamplingOptions:
         """The settings, without post-guidance, at another guidance weight if one is given."""
         labels = [str(i) for i in range(len(self.sizes))]
-        keywords = {"post": "off", "seed": (2**62 + self.seed * 4 + number) % 2**63}
+        keywords = {"post": "off", "seed": (2**62 + self.seed * 8 + number) % 2**63}
         if guidance is not None:
             keywords["guidance"] = dict.fromkeys(labels, guidance)
         return SamplingOptions.of(keywords, labels, self.config.sampling)
