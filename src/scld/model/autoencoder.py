@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from scipy.special import softmax
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -25,7 +26,7 @@ from scld.config import AutoencoderConfig
 from scld.kernels.likelihood import SparseCounts, log_dispersion
 from scld.model.likelihood import negative_log_likelihood
 from scld.model.profiles import category_profiles, within_dispersions
-from scld.model.start import held_out_components, one_hot, split_counts, start_values
+from scld.model.start import Start, held_out_components, one_hot, split_counts, start_values
 from scld.preprocessing import log_normalise, principal_components
 from scld.schema import MISSING, unique_rows
 
@@ -126,8 +127,8 @@ class Autoencoder(nn.Module):
     def start_from(self, counts: sp.csr_matrix, codes: np.ndarray) -> Autoencoder:
         """Initialise from training counts ``[cells, genes]`` and labels ``[cells, labels]``.
 
-        Expression proportions, profiles of categories, dispersions within them, library sizes and
-        principal components.
+        Expression proportions, profiles of categories, dispersions within them, library sizes,
+        principal components, and what they tell about the counts.
         """
         library = np.log(np.asarray(counts.sum(axis=1)).ravel())
         mean = np.asarray(counts.mean(axis=0)).ravel()
@@ -142,47 +143,43 @@ class Autoencoder(nn.Module):
             dispersions = within_dispersions(counts, codes)
             self.log_dispersion.copy_(torch.from_numpy(np.log(dispersions)))
         self._start_from_components(counts)
-        self._start_from_halves(counts, codes)
+        with threadpool_limits(1, user_api="blas"):  # its rounding depends on the number of threads
+            self._start_from_halves(counts, codes)
         return self
 
     @torch.no_grad()
     def _start_from_halves(self, counts: sp.csr_matrix, codes: np.ndarray) -> None:
         """Start latent points, memberships and linear part: see `scld.model.start`."""
-        rows = np.random.default_rng(1).permutation(counts.shape[0])[: self.config.component_cells]
-        some, labels = counts[np.sort(rows)].astype(np.float32), codes[np.sort(rows)]
+        dims, rows = self.config.latent, np.random.default_rng(1).permutation(counts.shape[0])
+        rows = np.sort(rows[: self.config.component_cells])
+        some, labels = counts[rows].astype(np.float32), codes[rows]
         halves = split_counts(some, seed=0)
         full = np.logical_and(*(np.diff(half.indptr) > 0 for half in halves))
         if full.sum() < _FEWEST_CELLS:
             return
-        first, second, labels = halves[0][full], halves[1][full], labels[full]
-        components = [
-            self._inputs(Batch.of(cells, labels))[:, : self.config.latent].double().numpy()
-            for cells in (first, second, some[full])
-        ]
-        combinations, _ = unique_rows(labels)
-        profiles = one_hot(combinations, self.sizes) @ self.profiles.double().numpy()
+        first, second, some, labels = halves[0][full], halves[1][full], some[full], labels[full]
+
+        def components(cells: sp.csr_matrix) -> np.ndarray:
+            return self._inputs(Batch.of(cells, labels))[:, :dims].double().numpy()
+
+        held_out = held_out_components((first, second), float(self.library_mean.exp()), dims)
+        profiles = one_hot(unique_rows(labels)[0], self.sizes) @ self.profiles.double().numpy()
         proportions = softmax(self.mean_log_p.double().numpy() + profiles, axis=1)
-        start = start_values(
-            (first, second),
-            (components[0], components[1]),
-            components[2],
-            held_out_components(
-                (first, second), float(self.library_mean.exp()), self.config.latent
-            ),
-            labels,
-            self.sizes,
-            proportions,
-        )
-        self.direct.zero_()[range(self.config.latent), range(self.config.latent)] = _tensor(
-            start.direct
-        )
-        posterior = self.encoder[-1]
-        assert isinstance(posterior, nn.Linear)
-        mean, log_variance = posterior.bias.chunk(2)
-        mean.copy_(_tensor(-start.direct * components[2].mean(axis=0)))
-        log_variance.copy_(_tensor(np.log(start.variance).clip(*_START_LOG_VARIANCE)))
+        whole, of_halves = components(some), (components(first), components(second))
+        arguments = (held_out, labels, self.sizes, proportions)
+        start = start_values((first, second), of_halves, whole, *arguments)
+        self._start_posterior(start, whole.mean(axis=0))
         for name in ("centres", "membership", "membership_offset", "given_weight", "linear"):
             getattr(self, name).copy_(_tensor(getattr(start, name)))
+
+    def _start_posterior(self, start: Start, mean: np.ndarray) -> None:
+        posterior = self.encoder[-1]
+        assert isinstance(posterior, nn.Linear)
+        of_mean, of_log_variance = posterior.bias.chunk(2)
+        self.direct.zero_()
+        self.direct[range(len(mean)), range(len(mean))] = _tensor(start.direct)
+        of_mean.copy_(_tensor(-start.direct * mean))
+        of_log_variance.copy_(_tensor(np.log(start.variance).clip(*_START_LOG_VARIANCE)))
 
     def _start_from_components(self, counts: sp.csr_matrix) -> None:
         """Make principal components the first inputs of the network, and its first latent points.
