@@ -189,8 +189,7 @@ def test_cells_that_belong_to_a_category_start_from_its_expression_proportions()
 def test_a_given_category_counts_by_its_weight():
     """As much as a score of the latent point; an unspecified label not at all."""
     model, point = autoencoder(), torch.zeros(1, 4)
-    model.membership_offset.data.zero_()
-    model.given_weight.data = torch.tensor([2.0, 2, 2, 0, 0])
+    model.given_weight.data = torch.tensor([2.0, 0.0])
     given = model._memberships(point, torch.tensor([[1, 0]]))
     scores = torch.tensor([[0.0, 2.0, 0.0]])
     torch.testing.assert_close(given[:, :3], scores.softmax(1))
@@ -209,8 +208,6 @@ def test_latent_points_start_at_principal_components():
 
 def test_cells_between_two_categories_have_a_profile_between_theirs():
     model = autoencoder()
-    for part in (model.linear, model.centres, model.membership, model.membership_offset):
-        part.data.zero_()
     model.membership.data[:3, :3] = 100 * torch.eye(3)
     points = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.5, 0.5, 0]])
     latent, unspecified = F.pad(points, (0, 2)), torch.full((3, 2), MISSING)

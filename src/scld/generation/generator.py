@@ -181,11 +181,6 @@ class Generator:
             points, torch.from_numpy(page.decode_labels).to(points.device)
         )
 
-    def deviations(self, page: Page, points: Tensor) -> Tensor:
-        """How latent points of a page differ from the centres of their categories."""
-        labels = torch.from_numpy(page.decode_labels).to(points.device)
-        return self.autoencoder.deviations(points[:, :-1], labels)
-
     def draw(
         self, page: Page, points: Tensor, logits: Tensor, options: SamplingOptions, number: int = 0
     ) -> sp.csr_matrix:

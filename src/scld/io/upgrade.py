@@ -3,7 +3,7 @@
 Format 2 kept the latent space in ``schema.json``, held a discriminator of latent points that is no
 longer used, and had other names for some settings and tensors. Until format 3, there were neither
 profiles of categories nor linear parts of encoder and decoder: zeros stand for them. Until
-format 4, categories had no centres and latent points no map: zeros and the identity do.
+format 4, generated latent points had no map: the identity does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def upgraded(
     if manifest["format"] < 4:
         parts = parts | {"autoencoder": _with_zero_parts(parts["autoencoder"])}
     if manifest["format"] < 5:
-        parts = parts | _without_map(parts["autoencoder"], parts["latents"])
+        parts = parts | {"latents": _with_identity(parts["latents"])}
     return manifest, schema, parts
 
 
@@ -70,28 +70,19 @@ def _with_zero_parts(autoencoder: Tensors) -> Tensors:
         "profiles": (categories, genes),
         "membership": (categories, latent),
         "membership_offset": (categories,),
-        "given_weight": (categories,),
+        "given_weight": (len(labels),),
         "linear": (genes, latent),
         "direct": (latent, width),
     }
     return autoencoder | {name: torch.zeros(shape) for name, shape in shapes.items()}
 
 
-def _without_map(autoencoder: Tensors, latents: Tensors) -> dict[str, Tensors]:
-    """With centres of categories that are zero, and a map of latent points that changes nothing."""
-    centres = torch.zeros_like(autoencoder["membership"])
-    labels = sum(name.startswith("labels.") for name in autoencoder)
-    sizes = [len(autoencoder[f"labels.{i}.weight"]) - 1 for i in range(labels)]
-    given = autoencoder["given_weight"]  # of each label, later of each category
-    if len(given) == labels:
-        given = given.repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+def _with_identity(latents: Tensors) -> Tensors:
+    """With a map of generated points that changes nothing."""
     combinations, dims = latents["combination_means"].shape
     zeros = torch.zeros(combinations + 1, dims)
-    identity = {"map_means": zeros, "map_shifts": zeros.clone(), "map_matrix": torch.eye(dims)}
-    return {
-        "autoencoder": autoencoder | {"centres": centres, "given_weight": given},
-        "latents": latents | identity,
-    }
+    tables = {"map_means": zeros, "map_shifts": zeros.clone(), "map_matrix": torch.eye(dims)}
+    return latents | tables
 
 
 def _tensors(tensors: Tensors, names: Mapping[str, str]) -> Tensors:

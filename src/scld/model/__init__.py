@@ -2,7 +2,6 @@
 
 autoencoder  counts -> a latent point -> the negative binomial of each count
 profiles     what each category does to the mean of each gene
-start        the first latent points and gene loadings of the autoencoder
 likelihood   the log-likelihood of counts under that distribution
 latents      the training cells in latent space, standardised: the data of the diffusion model
 denoiser     the diffusion model: a network inside EDM's preconditioning

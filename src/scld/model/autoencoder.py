@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.special import softmax
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -26,12 +24,8 @@ from scld.config import AutoencoderConfig
 from scld.kernels.likelihood import SparseCounts, log_dispersion
 from scld.model.likelihood import negative_log_likelihood
 from scld.model.profiles import category_profiles, within_dispersions
-from scld.model.start import Start, held_out_components, one_hot, split_counts, start_values
 from scld.preprocessing import log_normalise, principal_components
-from scld.schema import MISSING, unique_rows
-
-_FEWEST_CELLS = 50  # that memberships and loadings are estimated from
-_START_LOG_VARIANCE = (-4.0, -0.5)  # or the prior switches dimensions off too soon
+from scld.schema import MISSING
 
 
 class Batch(NamedTuple):
@@ -80,7 +74,6 @@ class Autoencoder(nn.Module):
 
     mean_log_p: Tensor  # [genes] log expression proportions over all training cells
     profiles: Tensor  # [sum of sizes, genes] what each category adds to them
-    centres: Tensor  # [sum of sizes, latent] where its latent points are, at the start
     library_mean: Tensor  # of the log library sizes
     library_sd: Tensor
 
@@ -94,10 +87,8 @@ class Autoencoder(nn.Module):
             *_layer(width, config.dropout), nn.Linear(width, width), *_layer(width), posterior
         )
         self.direct = nn.Parameter(torch.eye(config.latent, width))
-        with torch.no_grad():  # latent points start at the direct path alone
-            posterior.weight[: config.latent] = 0
-            posterior.bias[: config.latent] = 0
-            posterior.bias[config.latent :] = _START_LOG_VARIANCE[0]
+        with torch.no_grad():  # start nearly certain, or the prior switches dimensions off too soon
+            posterior.bias[config.latent :] = -4.0
         unspecified = 1  # embedding 0
         self.labels = nn.ModuleList(
             nn.Embedding(size + unspecified, config.label_width) for size in sizes
@@ -114,12 +105,11 @@ class Autoencoder(nn.Module):
         self.linear = nn.Parameter(torch.zeros(genes, config.latent))
         self.membership = nn.Parameter(torch.zeros(sum(sizes), config.latent))
         self.membership_offset = nn.Parameter(torch.zeros(sum(sizes)))
-        self.given_weight = nn.Parameter(torch.ones(sum(sizes)))
+        self.given_weight = nn.Parameter(torch.ones(len(self.sizes)))
         self.log_dispersion = nn.Parameter(torch.zeros(genes))
         self.dispersion_slope = nn.Parameter(torch.zeros(genes))
         self.register_buffer("mean_log_p", torch.zeros(genes))
         self.register_buffer("profiles", torch.zeros(sum(sizes), genes))
-        self.register_buffer("centres", torch.zeros(sum(sizes), config.latent))
         self.register_buffer("library_mean", torch.zeros(()))
         self.register_buffer("library_sd", torch.ones(()))
         self.cells = 1  # in training: the log-prior is divided by it
@@ -127,8 +117,8 @@ class Autoencoder(nn.Module):
     def start_from(self, counts: sp.csr_matrix, codes: np.ndarray) -> Autoencoder:
         """Initialise from training counts ``[cells, genes]`` and labels ``[cells, labels]``.
 
-        Expression proportions, profiles of categories, dispersions within them, library sizes,
-        principal components, and what they tell about the counts.
+        Expression proportions, profiles of categories, dispersions within them, library sizes and
+        principal components.
         """
         library = np.log(np.asarray(counts.sum(axis=1)).ravel())
         mean = np.asarray(counts.mean(axis=0)).ravel()
@@ -143,43 +133,7 @@ class Autoencoder(nn.Module):
             dispersions = within_dispersions(counts, codes)
             self.log_dispersion.copy_(torch.from_numpy(np.log(dispersions)))
         self._start_from_components(counts)
-        with threadpool_limits(1, user_api="blas"):  # its rounding depends on the number of threads
-            self._start_from_halves(counts, codes)
         return self
-
-    @torch.no_grad()
-    def _start_from_halves(self, counts: sp.csr_matrix, codes: np.ndarray) -> None:
-        """Start latent points, memberships and linear part: see `scld.model.start`."""
-        dims, rows = self.config.latent, np.random.default_rng(1).permutation(counts.shape[0])
-        rows = np.sort(rows[: self.config.component_cells])
-        some, labels = counts[rows].astype(np.float32), codes[rows]
-        halves = split_counts(some, seed=0)
-        full = np.logical_and(*(np.diff(half.indptr) > 0 for half in halves))
-        if full.sum() < _FEWEST_CELLS:
-            return
-        first, second, some, labels = halves[0][full], halves[1][full], some[full], labels[full]
-
-        def components(cells: sp.csr_matrix) -> np.ndarray:
-            return self._inputs(Batch.of(cells, labels))[:, :dims].double().numpy()
-
-        held_out = held_out_components((first, second), float(self.library_mean.exp()), dims)
-        profiles = one_hot(unique_rows(labels)[0], self.sizes) @ self.profiles.double().numpy()
-        proportions = softmax(self.mean_log_p.double().numpy() + profiles, axis=1)
-        whole, of_halves = components(some), (components(first), components(second))
-        arguments = (held_out, labels, self.sizes, proportions)
-        start = start_values((first, second), of_halves, whole, *arguments)
-        self._start_posterior(start, whole.mean(axis=0))
-        for name in ("centres", "membership", "membership_offset", "given_weight", "linear"):
-            getattr(self, name).copy_(_tensor(getattr(start, name)))
-
-    def _start_posterior(self, start: Start, mean: np.ndarray) -> None:
-        posterior = self.encoder[-1]
-        assert isinstance(posterior, nn.Linear)
-        of_mean, of_log_variance = posterior.bias.chunk(2)
-        self.direct.zero_()
-        self.direct[range(len(mean)), range(len(mean))] = _tensor(start.direct)
-        of_mean.copy_(_tensor(-start.direct * mean))
-        of_log_variance.copy_(_tensor(np.log(start.variance).clip(*_START_LOG_VARIANCE)))
 
     def _start_from_components(self, counts: sp.csr_matrix) -> None:
         """Make principal components the first inputs of the network, and its first latent points.
@@ -205,20 +159,16 @@ class Autoencoder(nn.Module):
         tuple of Tensor
             ``[cells, latent + 1]`` and ``[cells, latent]``: the library size is known exactly.
         """
-        inputs = self._inputs(batch)
-        mean, log_variance = self.encoder(inputs).chunk(2, dim=1)
-        mean = mean + F.linear(inputs, self.direct)
-        return torch.cat([mean, batch.log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
-
-    def _inputs(self, batch: Batch) -> Tensor:
-        """The first layer ``[cells, width]``, whose first outputs start as components."""
         values, genes, starts = batch.counts
         scale = (self.library_mean - batch.log_library).exp()
         logs = torch.log1p(values * batch.counts.per_count(scale))
         weights = self._with_prior(self.gene_weights, self.config.encoder_sd)
         arguments = (logs, genes, starts, weights)
         sums: Tensor = _SparseProduct.apply(*arguments)  # type: ignore[no-untyped-call]
-        return sums + self.gene_offset
+        inputs = sums + self.gene_offset
+        mean, log_variance = self.encoder(inputs).chunk(2, dim=1)
+        mean = mean + F.linear(inputs, self.direct)
+        return torch.cat([mean, batch.log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
 
     def logits(self, latent: Tensor, labels: Tensor) -> Tensor:
         """Logits ``[cells, genes]`` of the expression proportions.
@@ -236,16 +186,10 @@ class Autoencoder(nn.Module):
         hidden = self.decoder(torch.cat(parts, dim=1))
         weights = self._with_prior(self.output.weight, self.config.decoder_sd)
         linear = self._with_prior(self.linear, self.config.linear_sd)
-        logits = F.linear(hidden, weights, self.output.bias)
-        if self.sizes:
-            memberships = self._memberships(point, labels)
-            logits = torch.addmm(logits, memberships, self.profiles)
-            point = point - memberships @ self.centres
-        return torch.addmm(logits, point, linear.T)
-
-    def deviations(self, point: Tensor, labels: Tensor) -> Tensor:
-        """How points ``[cells, latent]`` differ from the centres of their categories."""
-        return point - self._memberships(point, labels) @ self.centres if self.sizes else point
+        logits = torch.addmm(F.linear(hidden, weights, self.output.bias), point, linear.T)
+        if not self.sizes:
+            return logits
+        return torch.addmm(logits, self._memberships(point, labels), self.profiles)
 
     def _memberships(self, point: Tensor, labels: Tensor) -> Tensor:
         """The part of each category's profile that a cell has, ``[cells, sum of sizes]``.
@@ -255,13 +199,10 @@ class Autoencoder(nn.Module):
         weight. An unspecified label follows from the latent point alone.
         """
         scores = F.linear(point, self.membership, self.membership_offset)
-        parts, of_labels = (
-            [],
-            (torch.split(part, self.sizes, dim=-1) for part in (scores, self.given_weight)),
-        )
-        for column, (of_label, weights) in enumerate(zip(*of_labels, strict=True)):
+        parts = []
+        for column, of_label in enumerate(torch.split(scores, self.sizes, dim=1)):
             given = F.one_hot(labels[:, column] + 1, self.sizes[column] + 1)[:, 1:]
-            parts.append(torch.softmax(of_label + weights * given, dim=1))
+            parts.append(torch.softmax(of_label + self.given_weight[column] * given, dim=1))
         return torch.cat(parts, dim=1)
 
     def nb_parameters(self, logits: Tensor, log_library: Tensor) -> tuple[Tensor, Tensor]:
@@ -381,10 +322,6 @@ class _WeightPrior(torch.autograd.Function):
         size = torch.linalg.vector_norm(weights, dim=1, keepdim=True).square()
         shrinkage = ctx.factor / (ctx.sd**2 + size / weights.shape[1])
         return torch.addcmul(gradient, weights, shrinkage), None, None
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array).float()
 
 
 def sample_latent(mean: Tensor, log_variance: Tensor) -> Tensor:

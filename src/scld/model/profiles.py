@@ -27,7 +27,7 @@ _FEWEST_CELLS = 6  # of a combination of labels that dispersions are estimated f
 _DISPERSIONS = (0.05, 300.0)
 
 
-class Moments(NamedTuple):
+class _Moments(NamedTuple):
     """Of the cells of groups, their counts scaled to the mean library size."""
 
     cells: np.ndarray  # [groups, 1]
@@ -73,9 +73,9 @@ def category_profiles(
     """
     combinations, row_of = unique_rows(codes)
     library = np.asarray(counts.sum(axis=1)).ravel()
-    observed = group_sums(counts, row_of, len(combinations))
+    observed = _sums(counts, row_of, len(combinations))
     depth = np.bincount(row_of, library, len(combinations))
-    moments = group_moments(counts, row_of, len(combinations))
+    moments = _moments(counts, row_of, len(combinations))
     if proportions is None:
         total = observed.sum(axis=0) + 1e-3  # a gene may have no count at all
         proportions = np.tile(total, (len(combinations), 1))
@@ -87,7 +87,7 @@ def category_profiles(
             rows = combinations[:, column] == category
             if category >= 0:
                 sums = observed[rows].sum(axis=0), expected[rows].sum(axis=0)
-                ratios = shrunken_ratios(*sums, overdispersion(moments, rows))
+                ratios = shrunken_ratios(*sums, _overdispersion(moments, rows))
                 profile[category] = np.log(ratios)
                 expected[rows] *= ratios
         profiles.append(profile)
@@ -147,7 +147,7 @@ def within_dispersions(counts: sp.csr_matrix, codes: np.ndarray) -> np.ndarray:
     combinations, row_of = unique_rows(codes)
     if np.bincount(row_of).max() < _FEWEST_CELLS:
         combinations, row_of = combinations[:1], np.zeros_like(row_of)
-    moments = group_moments(counts, row_of, len(combinations))
+    moments = _moments(counts, row_of, len(combinations))
     weights = np.where(moments.cells >= _FEWEST_CELLS, moments.cells, 0)
     squares = (weights * moments.mean**2).sum(axis=0)
     excess = (weights * (moments.variance - moments.noise)).sum(axis=0)
@@ -164,7 +164,7 @@ def _likelihood(observed: np.ndarray, expected: np.ndarray) -> np.ndarray:
     return likelihood
 
 
-def overdispersion(moments: Moments, groups: np.ndarray) -> np.ndarray:
+def _overdispersion(moments: _Moments, groups: np.ndarray) -> np.ndarray:
     """Variance over that of Poisson counts ``[genes]``, in some groups; at least 1."""
     weights = moments.cells[groups]
     variance, noise = (
@@ -174,19 +174,19 @@ def overdispersion(moments: Moments, groups: np.ndarray) -> np.ndarray:
     return overdispersion
 
 
-def group_moments(counts: sp.csr_matrix, group_of: np.ndarray, groups: int) -> Moments:
+def _moments(counts: sp.csr_matrix, group_of: np.ndarray, groups: int) -> _Moments:
     library = np.asarray(counts.sum(axis=1)).ravel()
     scale = library.mean() / library
     scaled = sp.csr_matrix(sp.diags_array(scale) @ counts)
     cells = np.bincount(group_of, minlength=groups)[:, None]
-    mean = group_sums(scaled, group_of, groups) / cells
-    squares = group_sums(sp.csr_matrix(scaled.multiply(scaled)), group_of, groups) / cells
+    mean = _sums(scaled, group_of, groups) / cells
+    squares = _sums(sp.csr_matrix(scaled.multiply(scaled)), group_of, groups) / cells
     variance = (squares - mean**2).clip(0) * cells / np.maximum(cells - 1, 1)
-    noise = group_sums(sp.csr_matrix(sp.diags_array(scale) @ scaled), group_of, groups) / cells
-    return Moments(cells, mean, variance, noise)
+    noise = _sums(sp.csr_matrix(sp.diags_array(scale) @ scaled), group_of, groups) / cells
+    return _Moments(cells, mean, variance, noise)
 
 
-def group_sums(values: sp.csr_matrix, group_of: np.ndarray, groups: int) -> np.ndarray:
+def _sums(values: sp.csr_matrix, group_of: np.ndarray, groups: int) -> np.ndarray:
     """Sums over the cells of each group, ``[groups, genes]``."""
     cells = np.arange(len(group_of))
     members = sp.csr_matrix((np.ones(len(cells)), (group_of, cells)), (groups, len(cells)))

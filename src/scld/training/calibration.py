@@ -8,7 +8,6 @@ expression profiles of categories are moved until their means agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -18,7 +17,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from scld.generation.generator import PAGE, Generator, Page
+from scld.generation.generator import PAGE, Generator
 from scld.generation.latent_map import LatentMap
 from scld.generation.options import SamplingOptions
 from scld.generation.request import SamplingRequest
@@ -63,28 +62,36 @@ def calibrate_latents(
     """
     codes, points = latents.labels.cpu().numpy(), latents.points().astype(float)
     combinations, row_of = unique_rows(codes)
+    cells, dims = np.bincount(row_of), points.shape[1]
     some = np.random.default_rng(seed).choice(len(codes), number)
-    rows = np.concatenate([row_of[some], np.repeat(np.arange(len(combinations)), _LEAST_POINTS)])
-    identity = LatentMap.identity(len(combinations), points.shape[1]).to(generator.centre.device)
+    rows = np.concatenate([row_of[some], np.repeat(np.arange(len(cells)), _LEAST_POINTS)])
+    identity = LatentMap.identity(len(cells), dims).to(generator.centre.device)
     with threadpool_limits(1, user_api="blas"):  # its rounding depends on the number of threads
-        bare = replace(generator, latent_map=identity)
-        made = _latent_points(bare, combinations[rows], options)
-        cells, weights = np.bincount(row_of), 1 / np.bincount(rows)
-        means, of_made = _group_means(points, row_of), _group_means(made, rows)
-        scale = latents.scale[:-1].cpu().numpy()
-        noise = np.append(latents.log_variance.exp().mean(0).cpu().numpy() / scale**2, 0)
-        degrees = len(codes) - len(combinations)
-        within, within_made = points - means[row_of], made - of_made[rows]
-        real = within.T @ within / max(degrees, 1) + np.diag(noise)
-        share = (cells * weights)[rows, None] / len(codes)
-        trust = degrees / (degrees + _CELLS_PER_DIM * len(noise))
-        matrix = _transport((within_made * share).T @ within_made, real)
-        matrix = trust * matrix + (1 - trust) * np.eye(len(noise))
+        made = _latent_points(replace(generator, latent_map=identity), combinations[rows], options)
+        means, covariance = _moments(points, row_of, cells)
+        of_made, covariance_of_made = _moments(made, rows, cells)
+        noise = (latents.log_variance.exp().mean(dim=0) / latents.scale[:-1] ** 2).cpu().numpy()
+        matrix = _transport(covariance_of_made, covariance + np.diag(np.append(noise, 0)))
+    degrees = len(codes) - len(cells)
+    trust = degrees / (degrees + _CELLS_PER_DIM * dims)
+    matrix = trust * matrix + (1 - trust) * np.eye(dims)
     shifts = (means - of_made) * (cells / (cells + _PRIOR_CELLS))[:, None]
     overall = cells @ of_made / len(codes)
     tables = (np.vstack([of_made, overall]), np.vstack([shifts, 0 * overall]), matrix)
-    tensors = (torch.from_numpy(table).to(generator.centre) for table in tables)
-    return replace(generator, latent_map=LatentMap(*tensors))
+    return replace(
+        generator,
+        latent_map=LatentMap(*(torch.from_numpy(table).to(generator.centre) for table in tables)),
+    )
+
+
+def _moments(
+    points: np.ndarray, rows: np.ndarray, cells: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means of combinations, and the covariance within them in a mix of so many cells of each."""
+    means = _group_means(points, rows)
+    within, weights = points - means[rows], cells / np.bincount(rows)
+    covariance: np.ndarray = (within * weights[rows, None]).T @ within
+    return means, covariance / max(cells.sum() - len(cells), 1)
 
 
 def _latent_points(generator: Generator, codes: np.ndarray, options: SamplingOptions) -> np.ndarray:
@@ -236,8 +243,8 @@ def spread_gains(
 class _Generated:
     """Generated cells: where they lie in latent space, and their counts, drawn twice."""
 
-    deviations: np.ndarray  # [cells, latent] of latent points from the centres of categories
-    within: np.ndarray  # [cells, latent] of latent points from the mean of their group
+    points: np.ndarray  # [cells, latent] without the library size
+    within: np.ndarray  # the same, less the mean of each group
     products: np.ndarray  # [latent, genes] of these and the logits, summed over cells
     draws: tuple[sp.csr_matrix, sp.csr_matrix]
 
@@ -248,13 +255,8 @@ def _generated(
 ) -> _Generated:
     pages = list(generator.split(SamplingRequest(codes)))
     latent = [generator.points(page, options) for page in pages]
-    points, deviations = (
-        _unpadded(parts, pages)
-        for parts in (
-            [some[:, :-1] for some in latent],
-            [generator.deviations(page, some) for page, some in zip(pages, latent, strict=True)],
-        )
-    )
+    cells = zip(latent, pages, strict=True)
+    points = torch.cat([some[: len(page.codes), :-1] for some, page in cells]).cpu().numpy()
     within = points - _group_means(points, groups)[groups]
     products = np.zeros((points.shape[1], len(generator.autoencoder.mean_log_p)))
     draws: list[list[sp.csr_matrix]] = [[], []]
@@ -265,13 +267,7 @@ def _generated(
         for number, drawn in enumerate(draws):
             drawn.append(generator.draw(page, some, logits, options, number))
     first, second = (sp.csr_matrix(sp.vstack(drawn, format="csr")) for drawn in draws)
-    return _Generated(deviations, within, products, (first, second))
-
-
-def _unpadded(parts: Sequence[Tensor], pages: Sequence[Page]) -> np.ndarray:
-    rows = [part[: len(page.codes)] for part, page in zip(parts, pages, strict=True)]
-    values: np.ndarray = torch.cat(rows).cpu().numpy()
-    return values
+    return _Generated(points, within, products, (first, second))
 
 
 def _scale(
@@ -293,7 +289,7 @@ def _scale(
     change = (to_logits.T * (gains - 1)) @ to_scores.T
 
     def shift(cells: np.ndarray) -> Tensor:  # taken off, so that nothing changes at their mean
-        added = change @ made.deviations[cells].mean(axis=0)
+        added = change @ made.points[cells].mean(axis=0)
         return torch.from_numpy(added).to(autoencoder.profiles)
 
     with torch.no_grad():
