@@ -410,19 +410,17 @@ def readme(results: Results) -> pd.DataFrame:
     """What scld can do, in words."""
     rows = results.of("quality", dataset="teaseq_pbmc", group=OVERALL)
     rows = with_baseline(rows)
-    guided = results.of("guidance", dataset="teaseq_pbmc", group=OVERALL)
 
-    def mean(method: str, metric: str, of: pd.DataFrame = rows) -> float:
-        return of["value"][(of["method"] == method) & (of["metric"] == metric)].mean()
+    def mean(method: str, metric: str) -> float:
+        return rows["value"][(rows["method"] == method) & (rows["metric"] == metric)].mean()
 
-    def auc(method: str, of: pd.DataFrame = rows) -> str:
-        return f"{mean(method, 'c2st', of):.3f}"[1:]
+    def auc(method: str) -> str:
+        return f"{mean(method, 'c2st'):.3f}"[1:]
 
-    def percent(method: str, metric: str, of: pd.DataFrame = rows) -> str:
-        return f"{mean(method, metric, of):.0%}".replace("%", " %")
+    def percent(method: str, metric: str) -> str:
+        return f"{mean(method, metric):.0%}".replace("%", " %")
 
     slope = mean(SCLD, "effect_slope") / mean(BASELINE, "effect_slope")
-    strong = "weight 2, select"
     lines = [
         (
             "the whole population",
@@ -442,12 +440,6 @@ def readme(results: Results) -> pd.DataFrame:
             f"{percent(SCLD, 'label_accuracy')} of synthetic cells "
             f"(real cells: {percent(BASELINE, 'label_accuracy')})",
             "`quality.py`, teaseq_pbmc",
-        ),
-        (
-            "the same, exaggerated",
-            f"guidance weight 2: {percent(strong, 'label_accuracy', guided)} are recognised, "
-            f"at an AUC of {auc(strong, guided)}",
-            "`guidance.py`, teaseq_pbmc",
         ),
         (
             "privacy of cells",
