@@ -18,7 +18,7 @@ TINY = {
     "autoencoder_training": QUICK,
     "denoiser": {"width": 16},
     "denoiser_training": QUICK,
-    "discriminator": {"components": 5, "generated": 1, "trees": 3},
+    "discriminator": {"components": 4, "generated": 1, "trees": 3},
     "sampling": {"steps": 4, "guidance": 1.0, "post": "select"},
 }
 

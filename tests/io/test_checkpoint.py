@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toy import make_cells
 
 import scld
 from scld.errors import CheckpointError, RequestError
@@ -262,8 +263,6 @@ def format2(pytestconfig):
 
 
 def sampled(path, post):
-    from toy import make_cells
-
     table = make_cells(200).obs[["cell_type", "donor"]].iloc[:60]
     cells = scld.load(path).sample(obs=table, seed=5, post=post, progress=False)
     return cells.X.toarray()
