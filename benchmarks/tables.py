@@ -454,7 +454,7 @@ def readme(results: Results) -> pd.DataFrame:
             "[quality](docs/quality.md)",
         ),
     ]
-    return pd.DataFrame(lines, columns=["task", f"result, mean of {seeds_of(rows)}", "script"])
+    return pd.DataFrame(lines, columns=["task", f"result, {seeds_of(rows)}", "script"])
 
 
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {
