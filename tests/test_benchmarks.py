@@ -21,7 +21,7 @@ SHARED = {  # modules that are no scripts
     *("peer_protocols", "peer_rare", "peer_runs"),
 }
 OUTPUT = {  # script -> parts of its output
-    "ablation": ["default", "post-guidance off", "effect_slope", "baseline"],
+    "ablation": ["default", "post-guidance", "effect_slope", "baseline"],
     "combinations": ["own controls", "baseline", "control + mean shift", "transfer 0.3"],
     "donors": ["right donor", "SCLD, p", "marker means", "made up at random"],
     "evaluation_cost": ["synthetic cells", "peak memory"],
