@@ -49,7 +49,8 @@ class Worker:
         """Fit a model to sample from in a short training, and save it."""
         import scld
 
-        config = settings(SHORT_TRAINING, SMALL_DISCRIMINATOR)
+        selecting = {"sampling": {"post": "select"}}
+        config = settings(SHORT_TRAINING, SMALL_DISCRIMINATOR, selecting)
         synth = scld.Synthesizer(self.label, config=config).fit(self.cells, progress=False)
         synth.save(model)
 
