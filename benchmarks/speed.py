@@ -118,9 +118,10 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def model_of(name: str, seed: int, given: argparse.Namespace) -> scld.Synthesizer:
-    """A model of the training cells of a dataset."""
+    """A model of the training cells of a dataset, with post-guidance."""
     train, _ = split_cells(name, seed, given)
-    return fitted(train, LABELS.get(name, [LABEL]), seed, given, name)
+    labels = LABELS.get(name, [LABEL])
+    return fitted(train, labels, seed, given, name, settings(given, "select"))
 
 
 # training of the autoencoder
