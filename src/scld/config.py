@@ -73,7 +73,7 @@ class AutoencoderConfig(_Checked):
     component_cells: int = _int(10_000, 2)  # random cells that these are computed from
     dispersion_rate: float = _positive(20.0)  # times the learning rate, else they hardly move
     profile_weight: float = _float(1.0, 0, 1)  # of expression profiles; 0: learn all from zero
-    spread_cells: int = _int(10_000, 0)  # generated to calibrate the spread; 0: do not
+    spread_cells: int = _int(10_000, 0)  # for latent points and spread; 0: do not calibrate
     calibration_cells: int = _int(2048, 0)  # for the means, per combination of labels; 0: do not
 
 
