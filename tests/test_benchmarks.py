@@ -116,7 +116,8 @@ def test_tables_of_several_results(tmp_path):
     """The limit needs two scripts, and the effect of post-guidance two runs of one."""
     output_of("finite", *RESULTS, folder=tmp_path)
     output_of("quality", *RESULTS, folder=tmp_path)
-    output_of("quality", "--post", "off", *RESULTS, folder=tmp_path)
+    for post in ("off", "select"):
+        output_of("quality", "--post", post, *RESULTS, folder=tmp_path)
     assert_tables_are_printed(["limit", "selection"], tmp_path)
 
 
@@ -125,7 +126,7 @@ def test_all_parts_of_speed_run_together(tmp_path):
     output = output_of("speed", "--models", "models", folder=tmp_path)
     expected = [text for texts in PARTS.values() for text in texts]
     assert [text for text in expected if text not in output] == []
-    assert (tmp_path / "models" / "pbmc-0-quick.scld" / "manifest.json").exists()
+    assert (tmp_path / "models" / "pbmc-0-select-quick.scld" / "manifest.json").exists()
 
 
 def test_a_saved_model_is_used_again(tmp_path):
