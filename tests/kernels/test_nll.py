@@ -5,7 +5,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from scld.kernels.likelihood import LIMITS, SparseCounts, log_dispersion, nll_compiled, nll_plain
+from scld.kernels.likelihood import LIMITS, log_dispersion, nll_compiled, nll_plain
+from scld.kernels.sparse import PaddedCounts, SparseCounts
 
 RATES = pytest.mark.parametrize("outlier_rate", [0.0, 1e-3])
 
@@ -46,6 +47,18 @@ def test_the_compiled_version_is_the_plain_formula(shape, outlier_rate):
     for one, other in zip(fast, exact, strict=True):
         atol = 1e-4 * float(other.abs().mean()) + 1e-5
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=atol)
+
+
+@RATES
+def test_padded_counts_have_the_same_likelihood(outlier_rate):
+    *inputs, counts = example(37, 301, torch.float64)
+    cells, places = torch.arange(37), int(counts.starts.diff().max())
+    padded = PaddedCounts.gather(counts, cells, places)
+    exact, other = (
+        value_and_gradients(nll_plain, *inputs, layout, outlier_rate) for layout in (counts, padded)
+    )
+    for one, two in zip(exact, other, strict=True):
+        torch.testing.assert_close(one, two)
 
 
 @RATES

@@ -1,9 +1,16 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from scipy.stats import chi2_contingency, chisquare, nbinom
 
-from scld.kernels.sampling import _negative_binomial, sample_counts, sample_counts_plain
+from scld.kernels.sampling import (
+    _negative_binomial,
+    csr_of_device,
+    sample_counts,
+    sample_counts_on_device,
+    sample_counts_plain,
+)
 
 # on both sides of every change of method
 MEANS = [1e-4, 1e-2, 0.3, 1.0, 5.0, 15.9, 16.1, 100.0, 1e4]
@@ -24,6 +31,12 @@ def compiled(mean, dispersion, cells=400, genes=500, seed=0):
 def plain(mean, dispersion, cells=400, genes=500, seed=0):
     arrays = np.full((cells, genes), mean), np.full(genes, dispersion)
     return sp.csr_matrix(sample_counts_plain(*arrays, np.random.default_rng(seed)))
+
+
+def on_device(mean, dispersion, cells=400, genes=500, seed=0):
+    """As on a GPU."""
+    parameters = (torch.full((cells, genes), value).log() for value in (mean, dispersion))
+    return csr_of_device(sample_counts_on_device(*parameters, torch.Generator().manual_seed(seed)))
 
 
 def bins(values, expected):
@@ -53,7 +66,7 @@ def binned(values, expected):
     return numbers_by_bin(values, edges, kept), len(values) * probabilities
 
 
-@pytest.mark.parametrize("version", [compiled, plain])
+@pytest.mark.parametrize("version", [compiled, plain, on_device])
 @pytest.mark.parametrize(("mean", "dispersion"), CASES)
 def test_counts_follow_scipys_distribution(mean, dispersion, version):
     values = version(mean, dispersion).toarray().ravel()

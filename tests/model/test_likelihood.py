@@ -4,7 +4,8 @@ import scipy.sparse as sp
 import torch
 from scipy.stats import nbinom
 
-from scld.kernels.likelihood import LEAST_OUTLIER, LIMITS, SparseCounts
+from scld.kernels.likelihood import LEAST_OUTLIER, LIMITS
+from scld.kernels.sparse import SparseCounts
 from scld.model.likelihood import negative_log_likelihood
 
 PLAIN, COMPILED = torch.float64, torch.float32  # the precision decides which version computes

@@ -92,12 +92,14 @@ def test_memory_holds_a_page_of_generated_cells_per_thread(threads):
     assert four - two == 2 * (two - one)
 
 
-def test_a_gpu_holds_the_networks_only(monkeypatch):
+def test_a_gpu_holds_the_networks_and_the_counts(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
     sizes = (100_000, 200_000)
     of_gpu = [estimate_memory(fit_of(cells, 20, device="cuda")) for cells in sizes]
     assert [estimate.left for estimate in of_gpu] == [123, 123]
-    assert of_gpu[0].needed == of_gpu[1].needed < needed(100_000, 20)
+    value_and_index = 8
+    added = of_gpu[1].needed - of_gpu[0].needed
+    assert added == value_and_index * 100_000 * 20
 
 
 @pytest.mark.parametrize(

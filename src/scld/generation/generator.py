@@ -2,7 +2,7 @@
 
 A page is a fixed number of cells, always computed together and by one thread, with noise keyed by
 (seed, page). So the arithmetic of a cell, and every byte of it, does not depend on the batch size
-or on the number of threads.
+or on the number of threads. On a GPU pages are larger, and counts are drawn there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from scld.generation.options import SamplingOptions
 from scld.generation.post_guidance import Discriminator, LabelledCells, select
 from scld.generation.request import SamplingRequest
 from scld.kernels.parallel import single_threaded_pool, thread_count
-from scld.kernels.sampling import sample_counts
+from scld.kernels.sampling import csr_of_device, sample_counts, sample_counts_on_device
 from scld.model.autoencoder import Autoencoder, Batch
 from scld.model.denoiser import Denoiser
 from scld.model.guidance import pre_guided
@@ -34,21 +35,32 @@ from scld.model.sampler import Denoise, solve
 from scld.schema import MISSING, Schema
 
 PAGE = 256
+GPU_PAGE = 2048  # a GPU computes these about as fast as 256
 _DECODED = 32  # cells decoded at a time: their dense means stay in the processor's cache
 _MAX_REDRAWS = 100
 Parts = dict[str, dict[str, Tensor]]  # name -> tensors of one part of a checkpoint
 
 
 class Page(NamedTuple):
-    """Cells that are computed together; the arrays after ``codes`` are padded to `PAGE` rows."""
+    """Cells that are computed together; the arrays after ``codes`` are padded to ``size`` rows."""
 
     number: int
     codes: np.ndarray  # labels [cells, labels]
     origin: np.ndarray  # labels to generate latent points of, `LatentShifts`
-    origin_row: np.ndarray  # [PAGE] their row in the table of combinations, -1 if not there
-    shift: np.ndarray  # [PAGE, dims], added to these
+    origin_row: np.ndarray  # [size] their row in the table of combinations, -1 if not there
+    shift: np.ndarray  # [size, dims], added to these
     decode_labels: np.ndarray  # labels that the decoder sees
-    start: np.ndarray | None  # latent points [PAGE, dims] to start from; None: pure noise
+    start: np.ndarray | None  # latent points [size, dims] to start from; None: pure noise
+
+    @property
+    def size(self) -> int:
+        """Rows, those of the padding included."""
+        return len(self.origin_row)
+
+    @property
+    def first(self) -> int:
+        """Position of its first cell in the request."""
+        return self.number * self.size
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,11 @@ class Generator:
             discriminator = Discriminator.from_tensors(tensors, genes, labels)
         return cls(*networks, centre, scale, library, means, latent_map, discriminator)
 
+    @property
+    def page_size(self) -> int:
+        """Cells of a page where the networks are."""
+        return PAGE if self.centre.device.type == "cpu" else GPU_PAGE
+
     def candidates(self, options: SamplingOptions) -> int:
         """Candidates that are generated for each cell."""
         active = self.discriminator is not None and self.discriminator.active
@@ -142,11 +159,13 @@ class Generator:
         """The cells requested as pages, in order."""
         shifts = self.means.shifts(request.codes)
         rows = self.means.rows(shifts.origin)[shifts.row_of]
-        for number in range(-(-len(request.codes) // PAGE)):
-            cells = slice(number * PAGE, (number + 1) * PAGE)
-            origin, shift, decode_labels = map(_padded, shifts.of_cells(cells))
-            start = None if request.start is None else _padded(request.start[cells])
-            row = np.resize(rows[cells], PAGE)
+        size = self.page_size
+        padded = partial(_padded, size=size)
+        for number in range(-(-len(request.codes) // size)):
+            cells = slice(number * size, (number + 1) * size)
+            origin, shift, decode_labels = map(padded, shifts.of_cells(cells))
+            start = None if request.start is None else padded(request.start[cells])
+            row = np.resize(rows[cells], size)
             yield Page(number, request.codes[cells], origin, row, shift, decode_labels, start)
 
     def generate(self, page: Page, options: SamplingOptions) -> sp.csr_matrix:
@@ -156,7 +175,7 @@ class Generator:
             return self._candidate(page, options, 0)
         candidates = [self._candidate(page, options, i) for i in range(number)]
         log_odds = [self.discriminator.log_odds(LabelledCells(c, codes)) for c in candidates]
-        quantiles = _random(options.seed, page.number, number).random(PAGE)[: len(codes)]
+        quantiles = _random(options.seed, page.number, number).random(page.size)[: len(codes)]
         selected = select(np.stack(log_odds), quantiles)
         # the discriminator sees labels, and was trained on cells that have them
         selected[(codes == MISSING).any(axis=1)] = 0
@@ -170,13 +189,13 @@ class Generator:
         return self.draw(page, points, self.logits(page, points), options, number)
 
     def points(self, page: Page, options: SamplingOptions, number: int = 0) -> Tensor:
-        """Latent points ``[PAGE, dims]`` as the decoder takes them, not standardised."""
+        """Latent points ``[size, dims]`` as the decoder takes them, not standardised."""
         points = self.latents(page, options, number) * self.scale + self.centre
         points[:, -1].clamp_(*self.library)
         return points
 
     def logits(self, page: Page, points: Tensor) -> Tensor:
-        """Logits ``[PAGE, genes]`` of the expression proportions at latent points of a page."""
+        """Logits ``[size, genes]`` of the expression proportions at latent points of a page."""
         return self.autoencoder.logits(
             points, torch.from_numpy(page.decode_labels).to(points.device)
         )
@@ -192,32 +211,37 @@ class Generator:
         if not torch.isfinite(logits.sum() + dispersions):  # cheaper than to test each value
             advice = "training diverged, or the model is damaged: fit again"
             raise SCLDError(f"model: its networks give non-finite expression values; {advice}")
+        cells = len(page.codes)
+        if logits.device.type != "cpu":
+            parameters = self.autoencoder.nb_parameters(logits[:cells], points[:cells, -1:])
+            return _sample_non_empty_on_device(*parameters, seed, page.number)
         counts = []
-        for first in range(0, len(page.codes), _DECODED):
-            some = slice(first, min(first + _DECODED, len(page.codes)))
+        for first in range(0, cells, _DECODED):
+            some = slice(first, min(first + _DECODED, cells))
             parameters = self.autoencoder.nb_parameters(logits[some], points[some, -1:])
-            mean, dispersion = (part.exp_().cpu().numpy() for part in parameters)
-            position = page.number * PAGE + first
-            counts.append(_sample_non_empty(mean, dispersion, seed, position))
+            mean, dispersion = (part.exp_().numpy() for part in parameters)
+            counts.append(_sample_non_empty(mean, dispersion, seed, page.first + first))
         return sp.csr_matrix(sp.vstack(counts, format="csr"))
 
     @torch.no_grad()
     def latents(self, page: Page, options: SamplingOptions, number: int = 0) -> Tensor:
-        """Standardised latent points ``[PAGE, dims]`` of one candidate for each cell of a page."""
+        """Standardised latent points ``[size, dims]`` of one candidate for each cell of a page."""
         device, dims = self.centre.device, len(self.centre)
         labels, shift = (torch.from_numpy(part).to(device) for part in (page.origin, page.shift))
         random = _random(options.seed, page.number, number)
-        noise = torch.from_numpy(random.standard_normal((PAGE, dims), dtype=np.float32)).to(device)
+        noise = torch.from_numpy(random.standard_normal((page.size, dims), dtype=np.float32)).to(
+            device
+        )
         library = 1  # the last dimension; guidance would change the depth of cells
         denoise = pre_guided(self.denoiser, labels, options.weights, options.interval, library)
-        sigmas = options.sigmas.to(device)
+        sigmas = options.sigmas
         if page.start is None:  # latents are standardised: this is their sd at the first level
-            points = solve(denoise, noise * (1 + sigmas[0] ** 2).sqrt(), sigmas)
+            points = solve(denoise, noise * float((1 + sigmas[0] ** 2).sqrt()), sigmas)
             return self.latent_map(points, torch.from_numpy(page.origin_row).to(device)) + shift
         points = torch.from_numpy(page.start).to(device)
         origin = points - shift
         keeping = _keeping_last(denoise, origin[:, -1])
-        ends = solve(keeping, origin + noise * sigmas[0], sigmas) + shift
+        ends = solve(keeping, origin + noise * float(sigmas[0]), sigmas) + shift
         return torch.cat([ends[:, :-1], points[:, -1:]], dim=1)
 
     def encode(self, counts: sp.csr_matrix) -> np.ndarray:
@@ -256,8 +280,8 @@ def _seed(seed: int, candidate: int, redraw: int = 0) -> int:
     return (seed + (candidate * _MAX_REDRAWS + redraw) * 0x5851F42D4C957F2D) & 2**63 - 1
 
 
-def _padded(rows: np.ndarray) -> np.ndarray:
-    return np.resize(rows, (PAGE, rows.shape[1]))
+def _padded(rows: np.ndarray, size: int) -> np.ndarray:
+    return np.resize(rows, (size, rows.shape[1]))
 
 
 def _keeping_last(denoise: Denoise, last: Tensor) -> Denoise:
@@ -282,3 +306,19 @@ def _sample_non_empty(
         kept, replaced = (sp.diags_array(mask.astype(np.float32)) for mask in (~empty, empty))
         counts = sp.csr_matrix(kept @ counts + replaced @ again)
     return counts
+
+
+def _sample_non_empty_on_device(
+    log_mean: Tensor, log_dispersion: Tensor, seed: int, page: int
+) -> sp.csr_matrix:
+    """The same where the parameters are."""
+    generator = torch.Generator(log_mean.device)
+    generator.manual_seed(int(_random(seed, page, 0).integers(2**63)))
+    counts = sample_counts_on_device(log_mean, log_dispersion, generator)
+    for _ in range(1, _MAX_REDRAWS):
+        empty = counts.sum(dim=1) == 0
+        if not empty.any():
+            break
+        again = sample_counts_on_device(log_mean[empty], log_dispersion[empty], generator)
+        counts[empty] = again
+    return csr_of_device(counts)

@@ -20,6 +20,7 @@ from torch.nn.functional import softplus
 
 from scld.kernels.jit import FMA, njit
 from scld.kernels.parallel import PARTS, parallel_for
+from scld.kernels.sparse import PaddedCounts, SparseCounts
 from scld.kernels.special import (
     SHORT,
     fast_exp,
@@ -38,19 +39,6 @@ _CELLS, _GENES = 16, 2048  # of a block, whose arrays stay in the first cache
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
-class SparseCounts(NamedTuple):
-    """Counts of some cells as in CSR: no zeros, genes ascending within each cell."""
-
-    values: Tensor  # [non-zeros]
-    genes: Tensor  # [non-zeros]
-    starts: Tensor  # [cells + 1]
-
-    def per_count(self, of_cells: Tensor) -> Tensor:
-        """Values ``[cells]`` repeated for each count of a cell, ``[non-zeros]``."""
-        counts = len(self.values)  # given, so that a GPU need not be asked
-        return torch.repeat_interleave(of_cells, self.starts.diff(), output_size=counts)
-
-
 def log_dispersion(log_p: Tensor, offset: Tensor, slope: Tensor) -> Tensor:
     """``offset + slope * log_p``, ``[cells, genes]``, kept between the log of 0.01 and of 10,000.
 
@@ -66,27 +54,24 @@ def nll_plain(
     log_library: Tensor,
     offset: Tensor,
     slope: Tensor,
-    counts: SparseCounts,
+    counts: SparseCounts | PaddedCounts,
     outlier_rate: float,
 ) -> Tensor:
     """Negative log-likelihood, mean over cells, on any device and in any precision."""
-    log_p = torch.log_softmax(logits, dim=1)
-    cell = torch.arange(len(logits), device=logits.device)
-    rows, genes, n = counts.per_count(cell), counts.genes.long(), counts.values.double()
+    log_p, n = torch.log_softmax(logits, dim=1), counts.values.double()
     log_r = log_dispersion(log_p, offset, slope)
     ratio = log_p + log_library.detach()[:, None] - log_r  # log(mu / r)
     at_zero = log_r.exp() * softplus(ratio)
     # the Gamma functions cancel badly in float32
-    zero, ratio, log_r = (part[rows, genes].double() for part in (at_zero, ratio, log_r))
+    zero, ratio, log_r = (counts.pick(part).double() for part in (at_zero, ratio, log_r))
     r = log_r.exp()
     log_binomial = torch.lgamma(n + r) - torch.lgamma(1 + r) - torch.lgamma(n + 1)
     at_counts = n * (ratio - softplus(ratio)) + log_r + log_binomial
     if outlier_rate:
-        outlier = (outlier_rate * LEAST_OUTLIER / (n * (n + 1))).log()
+        outlier = (outlier_rate * LEAST_OUTLIER / (n * (n + 1)).clamp_min(1)).log()
         mixture = torch.logaddexp(at_counts - zero, outlier) + zero
         at_counts = torch.where(n >= LEAST_OUTLIER, mixture, at_counts)
-    values = (-at_zero.sum(1)).index_add(0, rows, at_counts.to(at_zero.dtype))
-    return -values.mean()
+    return (at_zero.sum(1) - counts.sum(at_counts.to(at_zero.dtype))).mean()
 
 
 def nll_compiled(

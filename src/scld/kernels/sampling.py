@@ -1,4 +1,4 @@
-"""Exact negative binomial counts, written straight to CSR, compiled and in plain NumPy.
+"""Exact negative binomial counts, written straight to CSR: compiled, and in torch for a GPU.
 
 Most counts are zero, and most zeros are decided by one uniform number and one comparison: P(0) is
 at least exp(-mu), which is at least 1 - mu + mu^2 / 2 - mu^3 / 6. Each cell has its own random
@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 import scipy.sparse as sp
+import torch
+from torch import Tensor
 
 from scld.kernels.jit import njit
 
@@ -51,6 +53,27 @@ def sample_counts(
     dispersion = np.atleast_2d(np.ascontiguousarray(dispersion, dtype=np.float32))
     indptr, indices, values = _sample_rows(mean, dispersion, np.uint64(seed), np.uint64(first))
     return sp.csr_matrix((values, indices, indptr), shape=mean.shape)
+
+
+def sample_counts_on_device(
+    log_mean: Tensor, log_dispersion: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The same distribution drawn in torch, where the parameters are: counts ``[cells, genes]``.
+
+    A Poisson count whose rate is drawn from a gamma distribution.
+    """
+    gamma = torch._standard_gamma(log_dispersion.exp(), generator)
+    return torch.poisson(gamma.mul_((log_mean - log_dispersion).exp_()), generator)
+
+
+def csr_of_device(counts: Tensor) -> sp.csr_matrix:
+    """Dense counts on a device -> CSR, float32; only those that are not zero leave the device."""
+    cells, genes = counts.nonzero(as_tuple=True)
+    values = counts[cells, genes].float().cpu().numpy()
+    indptr = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum((counts > 0).sum(dim=1).cpu().numpy(), out=indptr[1:])
+    indices = genes.int().cpu().numpy()
+    return sp.csr_matrix((values, indices, indptr), shape=(len(counts), counts.shape[1]))
 
 
 def sample_counts_plain(

@@ -21,7 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from scld.config import AutoencoderConfig
-from scld.kernels.likelihood import SparseCounts, log_dispersion
+from scld.kernels.likelihood import log_dispersion
+from scld.kernels.sparse import PaddedCounts, SparseCounts
 from scld.model.likelihood import negative_log_likelihood
 from scld.model.profiles import category_profiles, within_dispersions
 from scld.preprocessing import log_normalise, principal_components
@@ -31,7 +32,7 @@ from scld.schema import MISSING
 class Batch(NamedTuple):
     """Some cells: their counts, log library sizes and label codes."""
 
-    counts: SparseCounts
+    counts: SparseCounts | PaddedCounts
     log_library: Tensor  # [cells]
     labels: Tensor  # [cells, labels]
 
@@ -40,13 +41,38 @@ class Batch(NamedTuple):
         cls, counts: sp.csr_matrix, labels: np.ndarray, device: torch.device | str = "cpu"
     ) -> Batch:
         """From CSR counts ``[cells, genes]`` and codes ``[cells, labels]``."""
+        cells = DeviceCells.of(counts, labels, device)
+        if cells.labels.device.type == "cpu":
+            return cls(cells.counts, cells.log_library, cells.labels)
+        return cells.batch(torch.arange(len(cells.labels), device=device))
+
+
+class DeviceCells(NamedTuple):
+    """Cells whose counts are all on one device, where batches of them are gathered."""
+
+    counts: SparseCounts
+    log_library: Tensor  # [cells]
+    labels: Tensor  # [cells, labels]
+    places: int  # the most non-zero counts of a cell
+
+    @classmethod
+    def of(
+        cls, counts: sp.csr_matrix, labels: np.ndarray, device: torch.device | str
+    ) -> DeviceCells:
+        """From CSR counts ``[cells, genes]`` and codes ``[cells, labels]``."""
         counts = counts if counts.has_sorted_indices else counts.sorted_indices()
         library = np.log(np.asarray(counts.sum(axis=1)).ravel())
         arrays = (counts.data, counts.indices, counts.indptr, library, np.ascontiguousarray(labels))
         values, genes, starts, log_library, codes = (
-            torch.from_numpy(array).to(device, non_blocking=True) for array in arrays
+            torch.from_numpy(array).to(device) for array in arrays
         )
-        return cls(SparseCounts(values, genes, starts), log_library, codes)
+        places = int(np.diff(counts.indptr).max(initial=0))
+        return cls(SparseCounts(values, genes, starts), log_library, codes, places)
+
+    def batch(self, cells: Tensor) -> Batch:
+        """Some of the cells; nothing leaves the device, and the host waits for nothing."""
+        counts = PaddedCounts.gather(self.counts, cells, self.places)
+        return Batch(counts, self.log_library[cells], self.labels[cells])
 
 
 class Autoencoder(nn.Module):
@@ -159,13 +185,10 @@ class Autoencoder(nn.Module):
         tuple of Tensor
             ``[cells, latent + 1]`` and ``[cells, latent]``: the library size is known exactly.
         """
-        values, genes, starts = batch.counts
         scale = (self.library_mean - batch.log_library).exp()
-        logs = torch.log1p(values * batch.counts.per_count(scale))
+        logs = torch.log1p(batch.counts.values * batch.counts.per_count(scale))
         weights = self._with_prior(self.gene_weights, self.config.encoder_sd)
-        arguments = (logs, genes, starts, weights)
-        sums: Tensor = _SparseProduct.apply(*arguments)  # type: ignore[no-untyped-call]
-        inputs = sums + self.gene_offset
+        inputs = batch.counts.product(logs, weights) + self.gene_offset
         mean, log_variance = self.encoder(inputs).chunk(2, dim=1)
         mean = mean + F.linear(inputs, self.direct)
         return torch.cat([mean, batch.log_library[:, None]], dim=1), log_variance.clamp(-10, 4)
@@ -268,38 +291,6 @@ class Autoencoder(nn.Module):
         taken = {id(parameter) for parameter in [self.gene_weights, *dispersions]}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in taken]
         return [{"params": rest}, *special]
-
-
-class _SparseProduct(torch.autograd.Function):
-    """Sparse ``[cells, genes]`` times dense ``[genes, n]``, differentiable by the second.
-
-    The gradient is a product with the transposed matrix, which is laid out by genes for it. The
-    gradient of `embedding_bag` itself takes about twice as long.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, genes: Tensor, starts: Tensor, dense: Tensor) -> Tensor:
-        ctx.save_for_backward(values, genes, starts)
-        ctx.genes = len(dense)
-        return _weighted_sums(values, genes, starts, dense)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, Tensor]:
-        values, genes, starts = ctx.saved_tensors
-        order = genes.argsort(stable=True)
-        counts = SparseCounts(values, genes, starts)
-        cells = counts.per_count(torch.arange(len(starts) - 1, device=starts.device))
-        bounds = torch.arange(ctx.genes + 1, device=genes.device, dtype=genes.dtype)
-        gene_starts = torch.searchsorted(genes[order], bounds)
-        return None, None, None, _weighted_sums(values[order], cells[order], gene_starts, gradient)
-
-
-def _weighted_sums(values: Tensor, columns: Tensor, starts: Tensor, dense: Tensor) -> Tensor:
-    """A matrix in CSR times a dense one."""
-    return F.embedding_bag(
-        columns, dense, starts, mode="sum", per_sample_weights=values, include_last_offset=True
-    )
 
 
 class _WeightPrior(torch.autograd.Function):

@@ -35,12 +35,15 @@ class Denoiser(nn.Module):
     torch.Size([5, 2])
     """
 
+    frequencies: Tensor  # of the embedding of the noise level
+
     def __init__(self, dims: int, sizes: Sequence[int], config: DenoiserConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("frequencies", _frequencies(), persistent=False)
         self.input = nn.Linear(dims, config.width)
         self.noise = nn.Sequential(
-            nn.Linear(2 * len(_frequencies()), config.condition),
+            nn.Linear(2 * len(self.frequencies), config.condition),
             nn.SiLU(),
             nn.Linear(config.condition, config.condition),
         )
@@ -87,7 +90,7 @@ class Denoiser(nn.Module):
         return log_sigma.exp()
 
     def _network(self, x: Tensor, log_noise: Tensor, labels: Tensor) -> Tensor:
-        angles = log_noise * _frequencies().to(x)
+        angles = log_noise * self.frequencies
         condition = self.noise(torch.cat([angles.cos(), angles.sin()], dim=1))
         for i, embedding in enumerate(self.labels):
             condition = condition + embedding(labels[:, i] + 1)

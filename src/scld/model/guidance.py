@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,9 +63,9 @@ def pre_guided(
     """
     low, high = interval
     number = labels.shape[1]
-    upper = torch.tensor([1.0, *weights])  # each level gains its own weight, loses the next one's
-    lower = torch.tensor([*weights, 0.0])
-    levels = [(k, float(share)) for k, share in enumerate(upper - lower) if share != 0]
+    upper = np.array([1.0, *weights], np.float32)  # each level gains its own weight,
+    lower = np.array([*weights, 0.0], np.float32)  # and loses the next one's
+    levels = [(k, share) for k, share in enumerate((upper - lower).tolist()) if share != 0]
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         conditional = denoiser(x, sigma, labels)

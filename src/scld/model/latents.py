@@ -71,12 +71,18 @@ class Latents:
         The noise levels are spread evenly over the batch, which lowers the variance of its mean.
         """
         count, clean, labels = len(cells), self.sample(cells), self.labels[cells]
-        device = clean.device
-        order = torch.randperm(count, device=device)
-        quantiles = (order + torch.rand(count, device=device)) / count
+        order = _permutation(count, clean.device)
+        quantiles = (order + torch.rand(count, device=clean.device)) / count
         if denoiser.training:
             labels = drop_labels(labels, label_dropout)
         sigma = denoiser.noise_levels(quantiles.clamp(1e-4, 1 - 1e-4))  # type: ignore[operator]
         noise = torch.randn_like(clean)
         loss: Tensor = denoiser.loss(clean, sigma, noise, labels)  # type: ignore[operator]
         return loss
+
+
+def _permutation(count: int, device: torch.device) -> Tensor:
+    """A random order of ``0 ... count - 1``."""
+    if device.type == "cpu":
+        return torch.randperm(count)
+    return torch.rand(count, device=device).argsort()  # randperm may ask the host

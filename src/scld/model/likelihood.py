@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scld.kernels.likelihood import SparseCounts, nll_compiled, nll_plain
+from scld.kernels.likelihood import nll_compiled, nll_plain
 from scld.kernels.parallel import is_compiled_case
+from scld.kernels.sparse import PaddedCounts, SparseCounts
 
 
 def negative_log_likelihood(
@@ -13,7 +14,7 @@ def negative_log_likelihood(
     log_library: Tensor,
     offset: Tensor,
     slope: Tensor,
-    counts: SparseCounts,
+    counts: SparseCounts | PaddedCounts,
     outlier_rate: float = 0.0,
 ) -> Tensor:
     r"""-log p of the counts of some cells, in nats: the mean over cells.
@@ -55,5 +56,6 @@ def negative_log_likelihood(
     >>> round(float((-nats).exp()), 6)
     0.25
     """
-    version = nll_compiled if is_compiled_case(logits) else nll_plain
-    return version(logits, log_library, offset, slope, counts, outlier_rate)
+    if isinstance(counts, SparseCounts) and is_compiled_case(logits):
+        return nll_compiled(logits, log_library, offset, slope, counts, outlier_rate)
+    return nll_plain(logits, log_library, offset, slope, counts, outlier_rate)

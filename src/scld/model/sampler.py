@@ -48,7 +48,7 @@ def solve(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     x
         Points at the first noise level, ``[cells, dims]``.
     sigmas
-        Decreasing noise levels ``[steps + 1]``, 0 last: see `schedule`.
+        Decreasing noise levels ``[steps + 1]``, 0 last: see `schedule`. On the CPU.
 
     Returns
     -------
@@ -66,9 +66,9 @@ def solve(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     """
     angles = sigmas.double().atan().tolist()
     y, slope, last_step = x * math.cos(angles[0]), None, 0.0
-    for sigma, (angle, following) in zip(sigmas, itertools.pairwise(angles), strict=False):
+    for sigma, (angle, following) in zip(sigmas.tolist(), itertools.pairwise(angles), strict=False):
         x, before = y / math.cos(angle), slope
-        denoised = denoise(x, sigma.expand(len(x)))
+        denoised = denoise(x, x.new_full((len(x),), sigma))
         slope = (denoised - x * math.cos(angle) ** 2) / math.sin(angle)
         step = angle - following
         ahead = slope if before is None else slope + (slope - before) * step / (2 * last_step)

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from scld.config import TrainingConfig
 from scld.errors import RequestError
 from scld.io.atomic import atomic_write
 from scld.progress import Update
+from scld.training.recorded import Recorded
 
 _AVERAGE_EVERY = 4  # steps: averaging all of them would change little, and cost time
 Loss = Callable[[nn.Module, Tensor], Tensor]  # (module, cell indices) -> mean loss of these cells
@@ -74,6 +76,7 @@ def train(
     seed: int,
     resume: Path | None = None,
     progress: Update = lambda done, text: None,
+    recorded: bool = False,
 ) -> TrainingHistory:
     """Train ``module`` in place; it ends with the averaged weights of its best interval.
 
@@ -96,13 +99,17 @@ def train(
         it is there already. None keeps no state.
     progress
         Called with the number of intervals done and a short text.
+    recorded
+        Record a step as a CUDA graph and replay it. ``loss`` must then keep to the GPU: no copy to
+        or from the host, the same shapes in each step.
 
     Returns
     -------
     TrainingHistory
         Held-out loss by interval, and what the run took.
     """
-    run = _Run.start(module, groups, loss, config, seed)
+    run = _Run.start(module, groups, loss, config, seed, recorded)
+    cells, held_out = cells.to(run.device), held_out.to(run.device)
     state = run.load(resume) if resume is not None and resume.exists() else _State()
     started, saved = time.monotonic() - state.seconds, time.monotonic()
     while state.continues(config):
@@ -142,6 +149,8 @@ class _Run:
     loss: Loss
     config: TrainingConfig
     seed: int
+    device: torch.device
+    recorded: bool
 
     @classmethod
     def start(
@@ -151,11 +160,17 @@ class _Run:
         loss: Loss,
         config: TrainingConfig,
         seed: int,
+        recorded: bool,
     ) -> _Run:
         averaged, best = (copy.deepcopy(module).eval() for _ in range(2))
-        optimizer = torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        return cls(module, averaged, best, optimizer, rates, loss, config, seed)
+        optimizer = torch.optim.Adam(
+            groups, config.learning_rate, betas=(0.9, 0.99), fused=True, capturable=recorded
+        )
+        rates, device = [group["lr"] for group in optimizer.param_groups], device_of(module)
+        if recorded:  # a graph reads them from the GPU
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=device)
+        return cls(module, averaged, best, optimizer, rates, loss, config, seed, device, recorded)
 
     def interval(self, state: _State, cells: Tensor, held_out: Tensor) -> None:
         """Train to the next validation, and validate."""
@@ -176,26 +191,42 @@ class _Run:
         weights: list[Tensor] = list(self.module.parameters())
         averages: list[Tensor] = list(self.averaged.parameters())
         batches = shuffled_batches(cells, self.config.batch, steps, self.seed)
+        update = self._recorded_update if self.recorded else self._update
         for step, batch in zip(steps, batches, strict=True):
-            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = rate * (1 - step / total)
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(self.loss(self.module, batch))
-            nn.utils.clip_grad_norm_(weights, self.config.clip)
-            self.optimizer.step()
+            self._set_rates(1 - step / total)
+            update(batch)
             if step % _AVERAGE_EVERY == 0:
                 early = (1 + step) / (10 + step)  # the first weights, nearly random, count little
                 decay = min(self.config.average, early) ** _AVERAGE_EVERY
                 with torch.no_grad():
                     torch._foreach_lerp_(averages, weights, 1 - decay)
 
+    def _set_rates(self, share: float) -> None:
+        """The learning rates as a share of the first ones."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            if self.recorded:
+                group["lr"].fill_(rate * share)
+            else:
+                group["lr"] = rate * share
+
+    def _update(self, cells: Tensor) -> None:
+        """One step of the optimiser."""
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self.loss(self.module, cells))
+        nn.utils.clip_grad_norm_(list(self.module.parameters()), self.config.clip)
+        self.optimizer.step()
+
+    @cached_property
+    def _recorded_update(self) -> Recorded:
+        return Recorded(self._update)
+
     @torch.no_grad()
     def _validate(self, cells: Tensor) -> float:
         """Mean held-out loss over cells and over several draws of the noise."""
         repeated = cells.repeat(self.config.validation_repeats)
         batches = torch.split(repeated, 4 * self.config.batch)
-        total = sum(len(batch) * float(self.loss(self.averaged, batch)) for batch in batches)
-        return total / len(repeated)
+        losses = [len(batch) * self.loss(self.averaged, batch).double() for batch in batches]
+        return float(sum(losses)) / len(repeated)
 
     def save(self, folder: Path, state: _State) -> None:
         """Save all that it takes to continue."""
@@ -218,6 +249,11 @@ class _Run:
         return _State(**json.loads((folder / "state.json").read_text()))
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where the parameters of a network are."""
+    return next(module.parameters()).device
+
+
 def shuffled_batches(cells: Tensor, size: int, steps: range, seed: int) -> Iterator[Tensor]:
     """The batches of these steps, each full; every cell once per epoch, in random order.
 
@@ -235,7 +271,7 @@ def shuffled_batches(cells: Tensor, size: int, steps: range, seed: int) -> Itera
             if position // len(cells) != epoch:
                 epoch = position // len(cells)
                 permutation = np.random.default_rng([seed, epoch]).permutation(len(cells))
-                order = cells[torch.from_numpy(permutation)]
+                order = cells[torch.from_numpy(permutation).to(cells.device)]
             start = position - epoch * len(cells)
             parts.append(order[start : start + stop - position])
             position += len(parts[-1])

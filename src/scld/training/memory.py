@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from scld.errors import RequestError
-from scld.generation.generator import PAGE, build_networks
+from scld.generation.generator import GPU_PAGE, PAGE, build_networks
 from scld.kernels.parallel import thread_count
 from scld.training.stages import Fit
 
@@ -19,6 +19,7 @@ _VALIDATION_ARRAYS = 8  # of a validation batch
 _PAGE_ARRAYS = 10  # of a page of generated cells, in each thread
 _REAL_BYTES = 36  # per non-zero count, for the principal components of the real cells
 _GENERATED_BYTES = 32  # per non-zero count of generated cells
+_GPU_BYTES = 8  # per non-zero count there
 _DRAWS = 2  # of each generated cell, to calibrate the spread
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -63,11 +64,13 @@ def estimate_memory(fit: Fit) -> MemoryEstimate:
 
     The largest of four stages counts: the training of the autoencoder, the principal components of
     the real cells, the cells that calibrate the spread, and those that the discriminator is trained
-    on. A GPU holds the networks alone.
+    on. A GPU holds the networks and the counts.
     """
     networks = _network_bytes(fit)
     if fit.device.type == "cuda":
-        return MemoryEstimate(networks, torch.cuda.mem_get_info(fit.device)[0])
+        page = 4 * _PAGE_ARRAYS * GPU_PAGE * fit.counts.shape[1] * thread_count()
+        needed = max(networks + _GPU_BYTES * fit.counts.nnz, page)
+        return MemoryEstimate(needed, torch.cuda.mem_get_info(fit.device)[0])
     return MemoryEstimate(max(networks, _cell_bytes(fit)), memory_left())
 
 

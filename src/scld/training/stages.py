@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from scld.config import Config
-from scld.generation.generator import PAGE, Generator, build_networks
+from scld.generation.generator import Generator, build_networks
 from scld.generation.latent_map import LatentMap
 from scld.generation.latent_shift import CombinationMeans
 from scld.generation.options import SamplingOptions
 from scld.generation.post_guidance import Discriminator, Examples, LabelledCells
 from scld.generation.request import SamplingRequest
 from scld.kernels.parallel import single_threaded_torch
-from scld.model.autoencoder import Autoencoder, Batch
+from scld.model.autoencoder import Autoencoder, Batch, DeviceCells
 from scld.model.denoiser import Denoiser
 from scld.model.latents import Latents
 from scld.preprocessing import split_rows
@@ -100,15 +100,25 @@ class Fit:
     ) -> TrainingHistory:
         rows = cells.numpy()
         autoencoder.start_from(self.counts[rows], self.codes[rows]).to(self.device)
+        batch_of = self._batches()
 
         def loss(module: nn.Module, picked: Tensor) -> Tensor:
-            rows = np.sort(picked.numpy())
-            batch = Batch.of(self.counts[rows], self.codes[rows], self.device)
-            return module.loss(batch)  # type: ignore[operator, no-any-return]
+            return module.loss(batch_of(picked))  # type: ignore[operator, no-any-return]
 
         rate = self.config.autoencoder_training.learning_rate
         groups = autoencoder.parameter_groups(rate)
         return self._train("autoencoder", 1, autoencoder, groups, loss, cells, held_out)
+
+    def _batches(self) -> Callable[[Tensor], Batch]:
+        """Indices of cells -> a batch of them; on a GPU all counts are there."""
+        if self.device.type != "cpu":
+            return DeviceCells.of(self.counts, self.codes, self.device).batch
+
+        def batch_of(picked: Tensor) -> Batch:
+            rows = np.sort(picked.numpy())
+            return Batch.of(self.counts[rows], self.codes[rows])
+
+        return batch_of
 
     def _train_denoiser(
         self, denoiser: Denoiser, latents: Latents, cells: Tensor, held_out: Tensor
@@ -116,7 +126,7 @@ class Fit:
         dropout = self.config.denoiser.label_dropout
 
         def loss(module: nn.Module, picked: Tensor) -> Tensor:
-            return latents.loss(module, picked.to(self.device), dropout).mean()
+            return latents.loss(module, picked, dropout).mean()
 
         groups = [{"params": list(denoiser.to(self.device).parameters())}]
         return self._train("denoiser", 2, denoiser, groups, loss, cells, held_out)
@@ -134,7 +144,9 @@ class Fit:
         settings = getattr(self.config, f"{name}_training")
         resume = None if self.resume is None else self.resume / name
         update = self.bar(self._title(stage, name), settings.intervals)
-        return train(module, groups, loss, cells, held_out, settings, self.seed, resume, update)
+        recorded = self.device.type == "cuda"
+        of_run = (settings, self.seed, resume, update, recorded)
+        return train(module, groups, loss, cells, held_out, *of_run)
 
     def _generator(
         self, autoencoder: Autoencoder, denoiser: Denoiser, latents: Latents
@@ -190,7 +202,7 @@ class Fit:
     def _generate(self, generator: Generator, codes: np.ndarray) -> sp.csr_matrix:
         """Cells at default settings, with a seed that no request is likely to have."""
         options = self._options(number=2)
-        update = self.bar(self._title(4, "post-guidance"), -(-len(codes) // PAGE))
+        update = self.bar(self._title(4, "post-guidance"), -(-len(codes) // generator.page_size))
         pages = []
         for page in generator.pages(SamplingRequest(codes), options):
             pages.append(page)
