@@ -70,17 +70,17 @@ def scvi_installed() -> bool:
     return find_spec("scvi") is not None
 
 
-def scvi_training_rate(cells: AnnData, epochs: int) -> float:
+def scvi_training_rate(cells: AnnData, epochs: int, accelerator: str = "cpu") -> float:
     """Cells/s of SCVI's own training, from the end of its first epoch on."""
     from lightning.pytorch.callbacks import LambdaCallback
 
     ends: list[float] = []
     clock = LambdaCallback(on_train_epoch_end=lambda *_: ends.append(time.perf_counter()))
-    fit_scvi(cells, epochs + 1, train_size=1.0, callbacks=[clock])
+    fit_scvi(cells, epochs + 1, accelerator, train_size=1.0, callbacks=[clock])
     return epochs * cells.n_obs / (ends[-1] - ends[0])
 
 
-def fit_scvi(cells: AnnData, epochs: int | None, **options: Any) -> Any:
+def fit_scvi(cells: AnnData, epochs: int | None, accelerator: str = "cpu", **options: Any) -> Any:
     """SCVI with the latent size, widths, batch and likelihood of scld.
 
     It stops by itself if ``epochs`` is None.
@@ -105,7 +105,7 @@ def fit_scvi(cells: AnnData, epochs: int | None, **options: Any) -> Any:
             max_epochs=epochs,
             early_stopping=epochs is None,
             batch_size=config.autoencoder_training.batch,
-            accelerator="cpu",
+            accelerator=accelerator,
             devices=1,
             **dict.fromkeys(no_output, False),
             **options,

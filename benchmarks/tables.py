@@ -95,6 +95,8 @@ GUIDED = ["precision", "coverage", "tstr_f1", "label_accuracy", "library_ks"]
 GUIDED += ["c2st", "c2st_forest", "c2st_linear", "c2st_boosting"]
 OWN = "own controls"
 SELECTED = ["c2st", "c2st_forest", "c2st_linear", "c2st_boosting", "tstr_f1", "label_accuracy"]
+ON_GPU = ["fit, s", "autoencoder, cells/s", "denoiser, cells/s", "sampling, cells/s", "busy, %"]
+ON_GPU += ["GPU memory, MB", "c2st", "w2", "tstr_f1", "label_accuracy", "effect_slope"]
 SIZED = ["c2st", "w2", "tstr_f1", "label_accuracy", "effect_slope", "nearer_training", *COSTS]
 
 
@@ -395,6 +397,12 @@ def memory(results: Results) -> pd.DataFrame:
     return means(rows, ["dataset"], list(rows["metric"].unique()))
 
 
+def gpu(results: Results, dataset: str) -> pd.DataFrame:
+    """Rates and scores on a GPU and on the CPU of the same machine, beside SCVI."""
+    rows = with_baseline(results.of("gpu", dataset=dataset))
+    return named(means(rows, ["method"], ON_GPU), "method", dataset)
+
+
 def evaluation_cost(results: Results) -> pd.DataFrame:
     """Time and memory of an evaluation, by the number of synthetic cells."""
     rows = results.of("evaluation_cost")
@@ -476,6 +484,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "growth": growth,
     "starts": starts,
     "memory": memory,
+    "gpu": gpu,
     "evaluation_cost": evaluation_cost,
     "readme": readme,
 }
