@@ -147,7 +147,7 @@ def measured(name: str, seed: int, given: argparse.Namespace) -> pd.DataFrame:
     options = evaluation_options(given) | {"controls": False, "seed": seed}
     scores = scld.evaluate(train, test, samples, LABEL, **options).table
     scores = scores[(scores["group"] == OVERALL) & scores["metric"].isin(SCORES)]
-    scores = scores.rename(columns={"dataset": "method"})
+    scores = scores[scores["dataset"].isin(samples)].rename(columns={"dataset": "method"})
     found = pd.concat(
         [long_records(rows, ["method"]), scores[["method", "metric", "value", "baseline"]]]
     )
