@@ -1,0 +1,76 @@
+"""What the machine, and the limits of this process, leave of its memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def gigabytes(size: float) -> str:
+    """A number of bytes, for the user."""
+    return f"{size / 1e9:.1f} GB"
+
+
+def memory_left() -> int | None:
+    """Bytes that this process can still have: the least of the machine's and its cgroup's."""
+    known = [left for left in (_machine_left(), _cgroup_left()) if left is not None]
+    return min(known, default=None)
+
+
+def _machine_left() -> int | None:
+    """Available memory; all of the machine's where the system does not say; None if neither."""
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _cgroup_left() -> int | None:
+    """Limit less use of this process's control group, version 2 or 1; None without a limit."""
+    left = [
+        limit - max(0, used - cache)
+        for folder in _cgroup_folders()
+        for limit, used, cache in [_limit_and_use(folder)]
+        if limit is not None
+    ]
+    return max(0, min(left)) if left else None
+
+
+def _cgroup_folders() -> list[Path]:
+    """The folders of this process's control group and of those above it."""
+    membership = Path("/proc/self/cgroup")
+    lines = membership.read_text().splitlines() if membership.exists() else []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            own = _CGROUP / controllers / path.lstrip("/")
+            folders += [own, *own.parents]
+    return [folder for folder in folders if folder.is_relative_to(_CGROUP)]
+
+
+def _limit_and_use(folder: Path) -> tuple[int | None, int, int]:
+    """Limit, use, and the part of the use that is file cache and can be dropped, in bytes."""
+    names = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+    for limit, used in names:
+        try:
+            text = (folder / limit).read_text().strip()
+            if text.isdecimal() and int(text) < 2**60:  # version 1 has a huge number for no limit
+                return int(text), int((folder / used).read_text()), _file_cache(folder)
+        except (OSError, ValueError):
+            continue
+    return None, 0, 0
+
+
+def _file_cache(folder: Path) -> int:
+    """Bytes of file cache that can be dropped; 0 where the system does not say."""
+    file = folder / "memory.stat"
+    lines = file.read_text().splitlines() if file.exists() else []
+    stat = dict(line.split() for line in lines)
+    return int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
