@@ -22,6 +22,7 @@ _MODULES = {  # public name -> its module
     "Schema": "schema",
     "Synthesizer": "synthesizer",
     "evaluate": "evaluation.report",
+    "generate_shards": "generation.cluster",
     "load": "synthesizer",
 }
 _PACKAGES = {"data": "io", "datasets": "datasets"}  # public name -> the package that it stands for
@@ -39,6 +40,7 @@ __all__ = [
     "data",
     "datasets",
     "evaluate",
+    "generate_shards",
     "load",
 ]
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from scld.config import Config
     from scld.errors import CheckpointError, DataError, NotFittedError, RequestError, SCLDError
     from scld.evaluation.report import Report, evaluate
+    from scld.generation.cluster import generate_shards
     from scld.schema import Schema
     from scld.synthesizer import Synthesizer, load
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from scld.generation.cluster import Plan
     from scld.schema import Schema
     from scld.synthesizer import Synthesizer
 
@@ -193,7 +194,8 @@ def _next(*command: str) -> None:
     epilog="""scld sample atlas.scld -n 10000 -o cells.h5ad
     scld sample atlas.scld -n 500 --where cell_type="plasma cell" --guidance 1.5 -o plasma.h5ad
     scld sample atlas.scld -n 500 -w cell_type="plasma cell" -w tissue=liver --unseen -o plasma.h5ad
-    scld sample atlas.scld --obs table.csv -o cells.h5ad""",
+    scld sample atlas.scld --obs table.csv -o cells.h5ad
+    scld sample atlas.scld -n 10000000 --workers 4 -o cells.zarr""",
 )
 @click.argument("checkpoint", type=_out)
 @click.option("-n", "--cells", "n", type=int, help="Number of cells.")
@@ -211,6 +213,14 @@ def _next(*command: str) -> None:
     help="CSV with one row per cell and one column per label, instead of -n and --where.",
 )
 @click.option("--unseen", is_flag=True, help="Allow combinations of labels without training cells.")
+@click.option(
+    "--workers", type=int, help="Write shards, made by so many processes of a local Dask cluster."
+)
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Write shards, made by the Dask cluster at this address."
+)
+@click.option("--shard-cells", type=int, help="Write shards of so many cells; 20480 by default.")
+@click.option("--dry-run", is_flag=True, help="Of shards: say what it would take, and stop.")
 @_cells_out
 @_sampling
 def sample(
@@ -220,19 +230,34 @@ def sample(
     obs: Path | None,
     unseen: bool,
     output: Path,
+    workers: int | None,
+    scheduler: str | None,
+    shard_cells: int | None,
+    dry_run: bool,
     **given: Any,
 ) -> None:
     """Generate synthetic cells from a CHECKPOINT.
 
-    Raw counts, with the labels asked for.
+    Raw counts, with the labels asked for. With --workers, --scheduler or --shard-cells, the output
+    is a folder of shards: run the same command again to finish what was stopped.
     """
     from scld.io.write import check_output, write
     from scld.synthesizer import load
 
-    check_output(output, given["overwrite"])
     if n is None and obs is None:
         allowed = "say how many cells to generate (-n 1000), or list them with --obs table.csv"
         raise RequestError(f"-n: missing; {allowed}")
+    if dry_run or any(option is not None for option in (workers, scheduler, shard_cells)):
+        if obs is not None:
+            raise RequestError("--obs: not possible with shards; use -n and --where")
+        plan = _plan(checkpoint, output, n, wheres, unseen, shard_cells, given)
+        if dry_run:
+            click.echo(plan.expected(workers or 1))
+            return
+        plan.run(workers, scheduler, not given["quiet"])
+        click.echo(f"Wrote {n:,} cells in {plan.shards:,} shards: {output}")
+        return
+    check_output(output, given["overwrite"])
     options = _options(given)
     synth = load(checkpoint, device=given["device"])
     where = _where(wheres, synth.labels) or None
@@ -242,6 +267,27 @@ def sample(
     label = [f"--label={name}" for name in synth.labels[:1]]
     real = ("--train", "train.h5ad", "--test", "test.h5ad")
     _next("scld", "evaluate", *real, str(output), *label, "-o", "report.html")
+
+
+def _plan(
+    checkpoint: Path,
+    output: Path,
+    n: int | None,
+    wheres: tuple[str, ...],
+    unseen: bool,
+    shard_cells: int | None,
+    given: dict[str, Any],
+) -> Plan:
+    """Shards of these cells."""
+    from scld.generation.cluster import Plan
+    from scld.generation.fitted import FittedModel, torch_device
+    from scld.generation.shards import SHARD_CELLS
+
+    model = FittedModel.load(checkpoint, torch_device(given["device"]))
+    where = _where(wheres, model.schema.names) or None
+    size = SHARD_CELLS if shard_cells is None else shard_cells
+    target = (checkpoint, output, given["overwrite"])
+    return Plan.of(model, *target, n, where, unseen, size, _options(given))
 
 
 @main.command(

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from scld.config import Config
-from scld.errors import NotFittedError, RequestError, check_int
+from scld.errors import NotFittedError, check_int
 from scld.generation import editing
 from scld.generation.fitted import FittedModel, torch_device
-from scld.generation.options import SamplingKeywords, SamplingOptions
+from scld.generation.options import SamplingKeywords
 from scld.generation.request import request, request_table
 from scld.io.read import Source, read
 from scld.schema import Schema
@@ -170,7 +170,7 @@ class Synthesizer:
             An unknown label or category, a combination without training cells unless ``unseen``,
             a value out of range.
         """
-        checked = self._options(options)
+        checked = self._fitted.options(options)
         cells = request(n, where, obs, unseen, self.schema, checked.seed)
         return self._fitted.sample(cells, checked, {"where": self.schema.described(where)})
 
@@ -189,7 +189,7 @@ class Synthesizer:
         >>> [batch.n_obs for batch in synth.stream(5, batch_size=2, progress=False)]
         [2, 2, 1]
         """
-        checked, size = self._options(options), check_int("batch_size", batch_size, 1)
+        checked, size = self._fitted.options(options), check_int("batch_size", batch_size, 1)
         cells = request(n, where, obs, unseen, self.schema, checked.seed)
         return self._fitted.stream(cells, checked, {"where": self.schema.described(where)}, size)
 
@@ -240,7 +240,7 @@ class Synthesizer:
         >>> int(more.obs["cell_type"].value_counts().min())
         100
         """
-        checked, adata = self._options(options), read(source, layer)
+        checked, adata = self._fitted.options(options), read(source, layer)
         editing.matched_counts(adata, self.genes)
         table = editing.shortfall(adata, label, to, self.schema)
         if not len(table):
@@ -288,7 +288,9 @@ class Synthesizer:
         ['NK cell', 'NK cell']
         """
         model, config = self._fitted, self.config.sampling
-        checked = self._options(options, config.transfer_strength if strength is None else strength)
+        checked = self._fitted.options(
+            options, config.transfer_strength if strength is None else strength
+        )
         editing.check_transfer(to, model.schema)
         parts = (model.generator, model.schema, model.genes)
         cells = editing.transfer_request(read(source, layer), to, checked, *parts)
@@ -313,14 +315,6 @@ class Synthesizer:
             advice = "call fit(source), or scld.load(path) for a fitted one"
             raise NotFittedError(f"this Synthesizer is not fitted yet; {advice}")
         return self._model
-
-    def _options(self, keywords: SamplingKeywords, strength: float = 1.0) -> SamplingOptions:
-        model = self._fitted
-        options = SamplingOptions.of(keywords, model.schema.names, self.config.sampling, strength)
-        if options.candidates > 1 and model.generator.discriminator is None:
-            advice = "leave post out, or fit again with it (docs/method.md: scld fit --post select)"
-            raise RequestError(f"post: this model was fitted without post-guidance; {advice}")
-        return options
 
 
 load = Synthesizer.load

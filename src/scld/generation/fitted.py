@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,15 @@ class FittedModel:
     def size(self) -> str:
         """Cells and genes of training, in words."""
         return f"{self.history['cells']:,} cells x {len(self.genes):,} genes"
+
+    def options(self, keywords: Mapping[str, Any], strength: float = 1.0) -> SamplingOptions:
+        """Validated keywords of `Synthesizer.sample`, for this model."""
+        names, settings = self.schema.names, self.config.sampling
+        options = SamplingOptions.of(keywords, names, settings, strength)
+        if options.candidates > 1 and self.generator.discriminator is None:
+            advice = "leave post out, or fit again with it (docs/method.md: scld fit --post select)"
+            raise RequestError(f"post: this model was fitted without post-guidance; {advice}")
+        return options
 
     def save(self, path: Path, overwrite: bool) -> None:
         """Write a checkpoint directory: see `scld.io.checkpoint`."""

@@ -59,7 +59,7 @@ class Page(NamedTuple):
 
     @property
     def first(self) -> int:
-        """Position of its first cell in the request."""
+        """Position of its first cell."""
         return self.number * self.size
 
 
@@ -159,14 +159,15 @@ class Generator:
         """The cells requested as pages, in order."""
         shifts = self.means.shifts(request.codes)
         rows = self.means.rows(shifts.origin)[shifts.row_of]
-        size = self.page_size
+        size, before = self.page_size, request.first // self.page_size
         padded = partial(_padded, size=size)
         for number in range(-(-len(request.codes) // size)):
             cells = slice(number * size, (number + 1) * size)
             origin, shift, decode_labels = map(padded, shifts.of_cells(cells))
             start = None if request.start is None else padded(request.start[cells])
             row = np.resize(rows[cells], size)
-            yield Page(number, request.codes[cells], origin, row, shift, decode_labels, start)
+            codes = request.codes[cells]
+            yield Page(before + number, codes, origin, row, shift, decode_labels, start)
 
     def generate(self, page: Page, options: SamplingOptions) -> sp.csr_matrix:
         """Counts ``[cells, genes]`` of one page, post-guided."""

@@ -30,18 +30,23 @@ class SamplingRequest:
         Standardised latent points ``[cells, dims]`` to start from, float32; pure noise if None.
     columns
         Further obs columns.
+    first
+        Position of the first cell in a larger request of which these are a part: a whole number of
+        pages.
     """
 
     codes: np.ndarray
     names: pd.Index | None = None
     start: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    first: int = 0
 
     def obs(self, cells: slice, schema: Schema) -> pd.DataFrame:
         """The obs table of some of the cells."""
         names = self.names
         if names is None:
-            names = pd.Index([f"cell_{i}" for i in range(cells.start, cells.stop)])
+            positions = range(self.first + cells.start, self.first + cells.stop)
+            names = pd.Index([f"cell_{i}" for i in positions])
         else:
             names = names[cells]
         columns = {name: values[cells] for name, values in self.columns.items()}
@@ -66,6 +71,19 @@ def request_cells(n: Any, where: Any, schema: Schema, seed: int, unseen: bool) -
     return _request(schema.draw(_uniforms(n, schema, seed), where, unseen), schema)
 
 
+def part_of_cells(
+    first: int, stop: int, where: Mapping[str, Any], schema: Schema, seed: int, unseen: bool
+) -> SamplingRequest:
+    """The cells at these positions of what `request_cells` gives for any larger ``n``.
+
+    ``first`` is a whole number of pages. If unseen combinations are allowed, the column that marks
+    them is always there, so that all parts have the same columns.
+    """
+    codes = schema.draw(_uniforms(stop - first, schema, seed, first), where, unseen)
+    columns = {seen_name(schema): schema.seen(codes)} if unseen else {}
+    return SamplingRequest(codes, columns=columns, first=first)
+
+
 def request_table(obs: Any, schema: Schema, seed: int) -> SamplingRequest:
     """One cell per row of a table with a column per label; gaps are drawn as by `request_cells`.
 
@@ -85,22 +103,30 @@ def request_table(obs: Any, schema: Schema, seed: int) -> SamplingRequest:
 def seen_column(codes: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
     """The obs column that marks unseen combinations; none if training had all of them."""
     seen = schema.seen(codes)
-    if seen.all():
-        return {}
+    return {} if seen.all() else {seen_name(schema): seen}
+
+
+def seen_name(schema: Schema) -> str:
+    """The name of that column, which no label has."""
     name = SEEN
     while name in schema.names:
         name += "_"
-    return {name: seen}
+    return name
 
 
 def _request(codes: np.ndarray, schema: Schema, names: pd.Index | None = None) -> SamplingRequest:
     return SamplingRequest(codes, names, columns=seen_column(codes, schema))
 
 
-def _uniforms(n: int, schema: Schema, seed: int) -> np.ndarray:
-    """Random numbers ``[n, 1 + labels]``: the first rows are the same for any ``n``."""
+def _uniforms(n: int, schema: Schema, seed: int, first: int = 0) -> np.ndarray:
+    """Random numbers ``[n, 1 + labels]``, of the rows from ``first`` on of an endless table.
+
+    ``first`` is a multiple of 4, the numbers that the generator makes at a time.
+    """
     key = np.array([seed, _LABEL_STREAM], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).random((n, 1 + len(schema.labels)))
+    stream, columns = np.random.Philox(key=key), 1 + len(schema.labels)
+    stream.advance(first * columns // 4)
+    return np.random.Generator(stream).random((n, columns))
 
 
 def _check_table(obs: Any, labels: Sequence[str]) -> None:

@@ -3,12 +3,14 @@
 read        an AnnData, .h5ad or .zarr -> matrix, obs and gene names
 counts      the matrix -> raw counts, validated once
 write       generated cells -> .h5ad or .zarr, one batch at a time
+shards      generated cells -> a folder of zarr stores, each made on its own
 checkpoint  a fitted model as a directory
 atomic      write to a temporary sibling, then rename
 """
 
 from scld.io.counts import count_matrix
 from scld.io.read import read
+from scld.io.shards import open_shards
 from scld.preprocessing import split
 
-__all__ = ["count_matrix", "read", "split"]
+__all__ = ["count_matrix", "open_shards", "read", "split"]

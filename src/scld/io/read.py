@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from scld.errors import DataError, listed, nearest, one_line
+from scld.io.shards import finished, is_sharded
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Source = Any  # an AnnData, or the path of one: str or os.PathLike
+RowsOf = Callable[[int], "np.ndarray | None"]  # number of cells -> rows to read; None: all
 ORIGIN = "scld_origin"  # key in uns: where a matrix was read from, for the errors of count_matrix
 
 
@@ -91,8 +95,11 @@ def _read_path(path: Path, layer: str | None, at_most: int | None, seed: int) ->
         allowed = "pass an .h5ad file or a .zarr store (AnnData.write_h5ad makes one)"
         raise DataError(f"{place}: unknown ending {path.suffix!r}; {allowed}")
     try:
+        if is_sharded(path):
+            return _read_shards(path, layer, at_most, seed)
         with _opened(path) as store:
-            return _read_store(store, layer, at_most, seed, place)
+            rows_of = partial(_sampled_rows, at_most=at_most, seed=seed)
+            return _read_store(store, layer, rows_of, place)
     except DataError:
         raise
     except Exception as error:  # HDF5, zarr and anndata each raise their own
@@ -102,9 +109,32 @@ def _read_path(path: Path, layer: str | None, at_most: int | None, seed: int) ->
         raise DataError(f"{place}: cannot be read ({one_line(error)}); {advice}") from error
 
 
-def _read_store(
-    store: Any, layer: str | None, at_most: int | None, seed: int, place: str
-) -> AnnData:
+def _read_shards(path: Path, layer: str | None, at_most: int | None, seed: int) -> AnnData:
+    """The cells of all shards, or a sample of them."""
+
+    shards = finished(path)
+    rows, parts = _sampled_rows(shards.request["cells"], at_most, seed), []
+    for number, folder in enumerate(shards.folders()):
+        some = None if rows is None else _within(rows, *shards.span(number))
+        if some is None or len(some):
+            with _opened(folder) as store:
+                parts.append(_read_store(store, layer, partial(_these, some), one_line(folder)))
+    matrix = sp.vstack([part.X for part in parts], format="csr")
+    obs, origin = pd.concat([part.obs for part in parts]), parts[0].uns[ORIGIN]
+    return _with_origin(matrix, obs, parts[0].var_names, one_line(path), origin["layers"])
+
+
+def _within(rows: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """The rows of a part, counted from its first one."""
+    within: np.ndarray = rows[(first <= rows) & (rows < stop)] - first
+    return within
+
+
+def _these(rows: np.ndarray | None, cells: int) -> np.ndarray | None:
+    return rows
+
+
+def _read_store(store: Any, layer: str | None, rows_of: RowsOf, place: str) -> AnnData:
     import anndata as ad
 
     layers = list(store["layers"]) if "layers" in store else []
@@ -112,7 +142,7 @@ def _read_store(
     part = "X" if layer is None else f"layers/{layer}"
     _check_parts([part, "obs", "var"], store, place, layers)
     obs, var = (ad.io.read_elem(store[name]) for name in ("obs", "var"))
-    rows = _sampled_rows(len(obs), at_most, seed)
+    rows = rows_of(len(obs))
     matrix = ad.io.read_elem(store[part]) if rows is None else _read_rows(store[part], rows)
     obs = obs if rows is None else obs.iloc[rows]
     where = "X" if layer is None else f"layer {layer!r}"
