@@ -103,7 +103,7 @@ def test_a_fit_that_cannot_have_its_memory_is_refused_before_training(
 
     monkeypatch.setattr("scld.training.memory.memory_left", lambda: 0)
     monkeypatch.setattr("scld.training.stages.train", trained)
-    error = refused("fit", source, "-o", tmp_path / "a.scld", "--device", "cpu")
+    error = refused("fit", source, "-o", tmp_path / "a.scld", "--device", "cpu", "--load")
     assert "GB are left; pass fewer cells or genes" in error
     assert not (tmp_path / "a.scld").exists()
 

@@ -740,7 +740,9 @@ def adjusted(saved):
 
     def adjust(**settings):
         loaded = scld.load(saved)
-        loaded.config = replace(loaded.config, sampling=replace(loaded.config.sampling, **settings))
+        sampling = replace(loaded.config.sampling, **settings)
+        config = replace(loaded.config, sampling=sampling)
+        loaded._model = replace(loaded._model, config=config)
         return loaded
 
     return adjust
@@ -988,3 +990,44 @@ def test_categories_keep_their_order_and_those_without_cells_are_gone(cells):
     stage = sample(fit(cells, labels=["stage"]), 20).obs["stage"]
     assert list(stage.cat.categories) == ["early", "late"]
     assert stage.cat.ordered
+
+
+# From disk, and in pieces
+
+
+def weights(synth):
+    return synth._model.generator.parts()
+
+
+def check_same_model(one, other):
+    for name, tensors in weights(one).items():
+        for key, tensor in tensors.items():
+            assert torch.equal(tensor, weights(other)[name][key]), (name, key)
+
+
+def test_a_fit_from_disk_gives_the_model_of_a_fit_in_memory(cells, config, tmp_path, capsys):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    labels = ["cell_type", "donor"]
+    memory = scld.Synthesizer(labels, config=config).fit(cells, stream=False, progress=False)
+    disk = scld.Synthesizer(labels, config=config)
+    disk.fit(tmp_path / "cells.h5ad", stream=True, checkpoint=tmp_path / "a.scld")
+    assert "counts read from a copy on disk" in capsys.readouterr().err
+    check_same_model(memory, disk)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.scld", "cells.h5ad"]
+
+
+def test_pieces_give_the_model_of_the_whole(cells, config):
+    pieces = [cells[:50], cells[50:, np.arange(30)[::-1]].copy()]
+    whole, parts = (
+        scld.Synthesizer("cell_type", config=config).fit(source, progress=False)
+        for source in (cells, pieces)
+    )
+    check_same_model(whole, parts)
+
+
+@pytest.mark.parametrize(("left", "streamed"), [(10**4, True), (10**12, False), (None, False)])
+def test_what_would_fill_the_memory_is_streamed(cells, config, monkeypatch, capsys, left, streamed):
+    monkeypatch.setattr("scld.training.memory.memory_left", lambda: left)
+    monkeypatch.setattr("scld.training.memory.MemoryEstimate.check", lambda estimate: None)
+    scld.Synthesizer("cell_type", config=config).fit(cells)
+    assert ("read from a copy on disk" in capsys.readouterr().err) == streamed

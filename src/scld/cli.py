@@ -136,14 +136,27 @@ def main() -> None:
 @main.command(
     cls=_Examples,
     epilog="""scld fit atlas.h5ad --label cell_type -o atlas.scld
-    scld fit atlas.h5ad --label cell_type --label donor --layer counts -o atlas.scld""",
+    scld fit atlas.h5ad --label cell_type --label donor --layer counts -o atlas.scld
+    scld fit lung.h5ad liver.h5ad --label cell_type --genes intersection -o atlas.scld""",
 )
-@click.argument("source")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.option(
     "-l", "--label", "labels", multiple=True, help="obs column to condition on; can be repeated."
 )
 @click.option("-o", "--output", type=_out, required=True, help="Checkpoint directory to write.")
 @_layer
+@click.option(
+    "--genes",
+    type=click.Choice(["same", "intersection"]),
+    default="same",
+    show_default=True,
+    help="If the gene names of several sources differ: stop, or take the shared genes.",
+)
+@click.option(
+    "--stream/--load",
+    default=None,
+    help="Read the counts from a copy on disk, or hold them in memory; by their size by default.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same model.")
 @click.option(
     "--post",
@@ -154,26 +167,30 @@ def main() -> None:
 @_overwrite
 @_quiet
 def fit(
-    source: str,
+    sources: tuple[str, ...],
     labels: tuple[str, ...],
     output: Path,
     layer: str | None,
+    genes: str,
+    stream: bool | None,
     seed: int,
     post: str | None,
     device: str,
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Fit a model to the raw counts in SOURCE.
+    """Fit a model to the raw counts in SOURCE, or in several of them.
 
-    SOURCE is an .h5ad file or .zarr store.
+    SOURCE is an .h5ad file or .zarr store. Genes of several are aligned by name.
     An interrupted fit continues where it stopped when the same command is run again.
     """
     from scld.synthesizer import Synthesizer
 
     config = Config.from_dict({"sampling": {"post": post} if post else {}})
     synth = Synthesizer(labels, config=config, seed=seed, device=device)
-    synth.fit(source, layer=layer, checkpoint=output, overwrite=overwrite, progress=not quiet)
+    cells: dict[str, Any] = {"layer": layer, "genes": genes, "stream": stream}
+    target: dict[str, Any] = {"checkpoint": output, "overwrite": overwrite}
+    synth.fit(list(sources), **cells, **target, progress=not quiet)
     seconds = sum(history["seconds"] for _, history in _histories(synth))
     click.echo(f"Fitted {synth.summary['cells']:,} cells in {seconds:.0f} s of training: {output}")
     where = [f"--where={label.name}={label.categories[0]}" for label in synth.schema.labels[:1]]

@@ -82,9 +82,11 @@ class Synthesizer:
 
     def fit(
         self,
-        source: Source,
+        source: Source | Sequence[Source],
         *,
         layer: str | None = None,
+        genes: str = "same",
+        stream: bool | None = None,
         checkpoint: str | Path | None = None,
         overwrite: bool = False,
         progress: bool = True,
@@ -94,9 +96,18 @@ class Synthesizer:
         Parameters
         ----------
         source
-            An AnnData, or the path of an ``.h5ad`` file or ``.zarr`` store.
+            An AnnData, the path of an ``.h5ad`` file, of a ``.zarr`` store or of shards, or a list
+            of these: an atlas in pieces, whose genes are aligned by name.
         layer
             The layer that holds the raw counts; ``X`` if None.
+        genes
+            If the genes of several sources differ: ``"same"`` refuses them, ``"intersection"``
+            takes those that all have.
+        stream
+            Whether the counts are copied to disk and read from there, so that memory does not grow
+            with the number of counts. The model is the same. None: if they would take more than
+            half of the memory that is left. The copy lies beside ``checkpoint``, or in the folder
+            for temporary files, and takes 8 bytes for each count that is not zero.
         checkpoint
             Where to save the model. An interrupted fit continues when it is called again.
         overwrite
@@ -112,8 +123,9 @@ class Synthesizer:
             Too little memory is left, or ``checkpoint`` cannot be written.
         """
         target = None if checkpoint is None else Path(checkpoint).expanduser()
+        cells = (source, layer, genes, stream)
         settings = (self.labels, self.config, self.seed, self.device)
-        self._model = fit_model(source, layer, *settings, target, overwrite, progress)
+        self._model = fit_model(*cells, *settings, target, overwrite, progress)
         return self
 
     def sample(

@@ -66,7 +66,9 @@ def read(
     import anndata as ad
 
     if isinstance(source, str | os.PathLike):
-        return _read_path(Path(source).expanduser(), layer, at_most, seed)
+        path = _checked_path(source)
+        with _explained(path):
+            return _read_path(path, layer, at_most, seed)
     if not isinstance(source, ad.AnnData):
         allowed = "pass an AnnData, or the path of an .h5ad file or .zarr store"
         raise DataError(f"source: got {type(source).__name__}; {allowed}")
@@ -80,6 +82,62 @@ def read(
     return _with_origin(matrix, cells.obs, cells.var_names, f"layer {layer!r}", layers)
 
 
+def outline(source: Source, layer: str | None) -> tuple[str, pd.DataFrame, pd.Index, int]:
+    """What there is without reading the matrix: its place, obs, genes, number of stored values."""
+    if not isinstance(source, str | os.PathLike):
+        cells = read(source, layer)
+        stored = cells.X.nnz if hasattr(cells.X, "nnz") else int(np.prod(cells.shape))
+        return "X", cells.obs, cells.var_names.astype(str), stored
+    path = _checked_path(source)
+    with _explained(path):
+        parts = [_outline(folder, layer) for folder in _stores(path)]
+    obs = pd.concat([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
+    return one_line(path), obs, parts[0][1], sum(part[2] for part in parts)
+
+
+def blocks_of(source: Source, layer: str | None, size: int) -> Iterator[AnnData]:
+    """The cells that `read` gives, so many at a time; each block is read when it is asked for."""
+    if not isinstance(source, str | os.PathLike):
+        cells = read(source, layer)
+        for start in range(0, cells.n_obs, size):
+            yield cells[start : start + size]
+        return
+    path = _checked_path(source)
+    with _explained(path):
+        for folder in _stores(path):
+            with _opened(folder) as store:
+                yield from _blocks(store, layer, size, one_line(folder))
+
+
+def _stores(path: Path) -> list[Path]:
+    """The files or stores that hold the cells of a path."""
+    return finished(path).folders() if is_sharded(path) else [path]
+
+
+def _outline(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.Index, int]:
+    with _opened(path) as store:
+        part, _ = _part(store, layer, one_line(path))
+        obs, genes = _tables(store)
+        stored = store[part]
+        values = stored["data"] if hasattr(stored, "keys") else stored
+        return obs, genes, int(np.prod(values.shape))
+
+
+def _blocks(store: Any, layer: str | None, size: int, place: str) -> Iterator[AnnData]:
+    import anndata as ad
+
+    part, layers = _part(store, layer, place)
+    obs, genes = _tables(store)
+    stored: Any = store[part]
+    if hasattr(stored, "keys"):
+        by_rows = stored.attrs["encoding-type"] == "csr_matrix"
+        stored = ad.io.sparse_dataset(stored) if by_rows else ad.io.read_elem(stored).tocsr()
+    where = "X" if layer is None else f"layer {layer!r}"
+    for start in range(0, len(obs), size):
+        rows = slice(start, min(start + size, len(obs)))
+        yield _with_origin(stored[rows], obs.iloc[rows], genes, f"{place}: {where}", layers)
+
+
 def _sampled_rows(cells: int, at_most: int | None, seed: int) -> np.ndarray | None:
     """Rows to read, in ascending order; None for all."""
     if at_most is None or cells <= at_most:
@@ -87,31 +145,42 @@ def _sampled_rows(cells: int, at_most: int | None, seed: int) -> np.ndarray | No
     return np.sort(np.random.default_rng(seed).choice(cells, at_most, replace=False))
 
 
-def _read_path(path: Path, layer: str | None, at_most: int | None, seed: int) -> AnnData:
-    place = one_line(path)
+def _checked_path(source: Any) -> Path:
+    path = Path(source).expanduser()
     if not path.exists():
-        raise DataError(f"{place}: no such file; check the path{_nearest_file(path)}")
+        raise DataError(f"{one_line(path)}: no such file; check the path{_nearest_file(path)}")
     if path.suffix.lower() not in {".h5ad", ".zarr"}:
         allowed = "pass an .h5ad file or a .zarr store (AnnData.write_h5ad makes one)"
-        raise DataError(f"{place}: unknown ending {path.suffix!r}; {allowed}")
+        raise DataError(f"{one_line(path)}: unknown ending {path.suffix!r}; {allowed}")
+    return path
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Errors while a path is read, in one line: HDF5, zarr and anndata each raise their own."""
     try:
-        if is_sharded(path):
-            return _read_shards(path, layer, at_most, seed)
-        with _opened(path) as store:
-            rows_of = partial(_sampled_rows, at_most=at_most, seed=seed)
-            return _read_store(store, layer, rows_of, place)
+        yield
     except DataError:
         raise
-    except Exception as error:  # HDF5, zarr and anndata each raise their own
+    except Exception as error:
         advice = (
             "it is damaged, cut short, or not an AnnData file: copy, download or write it again"
         )
-        raise DataError(f"{place}: cannot be read ({one_line(error)}); {advice}") from error
+        raise DataError(
+            f"{one_line(path)}: cannot be read ({one_line(error)}); {advice}"
+        ) from error
+
+
+def _read_path(path: Path, layer: str | None, at_most: int | None, seed: int) -> AnnData:
+    if is_sharded(path):
+        return _read_shards(path, layer, at_most, seed)
+    with _opened(path) as store:
+        rows_of = partial(_sampled_rows, at_most=at_most, seed=seed)
+        return _read_store(store, layer, rows_of, one_line(path))
 
 
 def _read_shards(path: Path, layer: str | None, at_most: int | None, seed: int) -> AnnData:
     """The cells of all shards, or a sample of them."""
-
     shards = finished(path)
     rows, parts = _sampled_rows(shards.request["cells"], at_most, seed), []
     for number, folder in enumerate(shards.folders()):
@@ -137,16 +206,30 @@ def _these(rows: np.ndarray | None, cells: int) -> np.ndarray | None:
 def _read_store(store: Any, layer: str | None, rows_of: RowsOf, place: str) -> AnnData:
     import anndata as ad
 
-    layers = list(store["layers"]) if "layers" in store else []
-    _check_layer(layer, layers, place)
-    part = "X" if layer is None else f"layers/{layer}"
-    _check_parts([part, "obs", "var"], store, place, layers)
-    obs, var = (ad.io.read_elem(store[name]) for name in ("obs", "var"))
+    part, layers = _part(store, layer, place)
+    obs, genes = _tables(store)
     rows = rows_of(len(obs))
     matrix = ad.io.read_elem(store[part]) if rows is None else _read_rows(store[part], rows)
     obs = obs if rows is None else obs.iloc[rows]
     where = "X" if layer is None else f"layer {layer!r}"
-    return _with_origin(matrix, obs, var.index, f"{place}: {where}", layers)
+    return _with_origin(matrix, obs, genes, f"{place}: {where}", layers)
+
+
+def _part(store: Any, layer: str | None, place: str) -> tuple[str, list[str]]:
+    """Where the matrix is in a store, checked, and the layers that there are."""
+    layers = list(store["layers"]) if "layers" in store else []
+    _check_layer(layer, layers, place)
+    part = "X" if layer is None else f"layers/{layer}"
+    _check_parts([part, "obs", "var"], store, place, layers)
+    return part, layers
+
+
+def _tables(store: Any) -> tuple[pd.DataFrame, pd.Index]:
+    """The obs table and the names of the genes."""
+    import anndata as ad
+
+    obs, var = (ad.io.read_elem(store[name]) for name in ("obs", "var"))
+    return obs, var.index.astype(str)
 
 
 def _read_rows(stored: Any, rows: np.ndarray) -> Any:

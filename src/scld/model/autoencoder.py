@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from scld.config import AutoencoderConfig
+from scld.io.disk import Counts, gene_totals, library_sizes
 from scld.kernels.likelihood import log_dispersion
 from scld.kernels.sparse import PaddedCounts, SparseCounts
 from scld.model.likelihood import negative_log_likelihood
@@ -78,24 +79,25 @@ class DeviceCells(NamedTuple):
 class Autoencoder(nn.Module):
     """A variational autoencoder with sparse input and a negative binomial for every gene.
 
-    Parameters
-    ----------
-    genes
-        Number of genes.
-    sizes
-        Number of categories of each label.
-    config
-        Widths, priors and dropout.
+        Parameters
+        ----------
+        genes
+            Number of genes.
+        sizes
+            Number of categories of each label.
+        config
+            Widths, priors and dropout.
 
-    Examples
-    --------
-    >>> import numpy as np, scipy.sparse as sp
-    >>> from scld.config import AutoencoderConfig
-    >>> counts = sp.csr_matrix(np.eye(4, dtype=np.float32) + 1)
-    >>> autoencoder = Autoencoder(4, [], AutoencoderConfig(latent=2, width=8))
-    >>> batch = Batch.of(counts, np.zeros((4, 0), np.int64))
-    >>> autoencoder.start_from(counts, batch.labels.numpy()).encode(batch)[0].shape
-    torch.Size([4, 3])
+        Examples
+        --------
+        >>> import numpy as np, scipy.sparse as sp
+        >>> from scld.config import AutoencoderConfig
+    from scld.io.disk import Counts, gene_totals, library_sizes
+        >>> counts = sp.csr_matrix(np.eye(4, dtype=np.float32) + 1)
+        >>> autoencoder = Autoencoder(4, [], AutoencoderConfig(latent=2, width=8))
+        >>> batch = Batch.of(counts, np.zeros((4, 0), np.int64))
+        >>> autoencoder.start_from(counts, batch.labels.numpy()).encode(batch)[0].shape
+        torch.Size([4, 3])
     """
 
     mean_log_p: Tensor  # [genes] log expression proportions over all training cells
@@ -140,15 +142,14 @@ class Autoencoder(nn.Module):
         self.register_buffer("library_sd", torch.ones(()))
         self.cells = 1  # in training: the log-prior is divided by it
 
-    def start_from(self, counts: sp.csr_matrix, codes: np.ndarray) -> Autoencoder:
+    def start_from(self, counts: Counts, codes: np.ndarray) -> Autoencoder:
         """Initialise from training counts ``[cells, genes]`` and labels ``[cells, labels]``.
 
         Expression proportions, profiles of categories, dispersions within them, library sizes and
         principal components.
         """
-        library = np.log(np.asarray(counts.sum(axis=1)).ravel())
-        mean = np.asarray(counts.mean(axis=0)).ravel()
-        self.cells = counts.shape[0]
+        library, self.cells = np.log(library_sizes(counts)), counts.shape[0]
+        mean = gene_totals(counts) / self.cells
         with torch.no_grad():
             self.library_mean.fill_(float(library.mean()))
             self.library_sd.fill_(float(library.std()) or 1.0)
@@ -161,15 +162,14 @@ class Autoencoder(nn.Module):
         self._start_from_components(counts)
         return self
 
-    def _start_from_components(self, counts: sp.csr_matrix) -> None:
+    def _start_from_components(self, counts: Counts) -> None:
         """Make principal components the first inputs of the network, and its first latent points.
 
         Differences that few genes show, such as sex, are otherwise learnt too late to be kept.
         """
-        cells, most = counts.shape[0], self.config.component_cells
-        rows = np.random.default_rng(0).permutation(cells)[:most]
-        some = counts if cells <= most else counts[np.sort(rows)]
-        matrix = log_normalise(some, float(self.library_mean.exp()))
+        shuffled = np.random.default_rng(0).permutation(counts.shape[0])
+        rows = np.sort(shuffled[: self.config.component_cells])
+        matrix = log_normalise(counts[rows], float(self.library_mean.exp()))
         number = min(self.config.components, self.config.width)
         loadings, mean, variance = principal_components(matrix, number)
         loadings = loadings / np.sqrt(variance.clip(1e-6))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from scld.io.disk import Counts
 from scld.model.autoencoder import Autoencoder, Batch, drop_labels, sample_latent
 
 _BATCH = 1024
@@ -41,7 +41,7 @@ class Latents:
     def of(
         cls,
         autoencoder: Autoencoder,
-        counts: sp.csr_matrix,
+        counts: Counts,
         labels: np.ndarray,
         device: torch.device,
     ) -> Latents:

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.special import gammaln
 
+from scld.io.disk import Counts, library_sizes, row_blocks
 from scld.schema import unique_rows
 
 # Parts of the prior, gamma distributions: any ratio, with a coefficient of variation of .25, and
@@ -37,7 +38,7 @@ class _Moments(NamedTuple):
 
 
 def category_profiles(
-    counts: sp.csr_matrix,
+    counts: Counts,
     codes: np.ndarray,
     sizes: Sequence[int],
     proportions: np.ndarray | None = None,
@@ -72,10 +73,9 @@ def category_profiles(
     ((2, 2), True)
     """
     combinations, row_of = unique_rows(codes)
-    library = np.asarray(counts.sum(axis=1)).ravel()
-    observed = _sums(counts, row_of, len(combinations))
+    library = library_sizes(counts)
     depth = np.bincount(row_of, library, len(combinations))
-    moments = _moments(counts, row_of, len(combinations))
+    observed, moments = _moments(counts, library, row_of, len(combinations))
     if proportions is None:
         total = observed.sum(axis=0) + 1e-3  # a gene may have no count at all
         proportions = np.tile(total, (len(combinations), 1))
@@ -131,7 +131,7 @@ def shrunken_ratios(
     return ratios
 
 
-def within_dispersions(counts: sp.csr_matrix, codes: np.ndarray) -> np.ndarray:
+def within_dispersions(counts: Counts, codes: np.ndarray) -> np.ndarray:
     """The dispersions of genes ``[genes]`` within combinations of labels, by moments.
 
     Cells are scaled to the mean library size, and what Poisson counts vary is subtracted. Over
@@ -147,7 +147,7 @@ def within_dispersions(counts: sp.csr_matrix, codes: np.ndarray) -> np.ndarray:
     combinations, row_of = unique_rows(codes)
     if np.bincount(row_of).max() < _FEWEST_CELLS:
         combinations, row_of = combinations[:1], np.zeros_like(row_of)
-    moments = _moments(counts, row_of, len(combinations))
+    _, moments = _moments(counts, library_sizes(counts), row_of, len(combinations))
     weights = np.where(moments.cells >= _FEWEST_CELLS, moments.cells, 0)
     squares = (weights * moments.mean**2).sum(axis=0)
     excess = (weights * (moments.variance - moments.noise)).sum(axis=0)
@@ -174,16 +174,22 @@ def _overdispersion(moments: _Moments, groups: np.ndarray) -> np.ndarray:
     return overdispersion
 
 
-def _moments(counts: sp.csr_matrix, group_of: np.ndarray, groups: int) -> _Moments:
-    library = np.asarray(counts.sum(axis=1)).ravel()
-    scale = library.mean() / library
-    scaled = sp.csr_matrix(sp.diags_array(scale) @ counts)
-    cells = np.bincount(group_of, minlength=groups)[:, None]
-    mean = _sums(scaled, group_of, groups) / cells
-    squares = _sums(sp.csr_matrix(scaled.multiply(scaled)), group_of, groups) / cells
+def _moments(
+    counts: Counts, library: np.ndarray, group_of: np.ndarray, groups: int
+) -> tuple[np.ndarray, _Moments]:
+    """Sums of counts ``[groups, genes]``, and moments of the scaled counts, in one pass."""
+    scale, cells = library.mean() / library, np.bincount(group_of, minlength=groups)[:, None]
+    total, mean, squares, noise = np.zeros((4, groups, counts.shape[1]))
+    for rows, block in row_blocks(counts):
+        members, factor = group_of[rows], sp.diags_array(scale[rows])
+        scaled = sp.csr_matrix(factor @ block)
+        total += _sums(block, members, groups)
+        mean += _sums(scaled, members, groups)
+        squares += _sums(sp.csr_matrix(scaled.multiply(scaled)), members, groups)
+        noise += _sums(sp.csr_matrix(factor @ scaled), members, groups)
+    mean, squares, noise = mean / cells, squares / cells, noise / cells
     variance = (squares - mean**2).clip(0) * cells / np.maximum(cells - 1, 1)
-    noise = _sums(sp.csr_matrix(sp.diags_array(scale) @ scaled), group_of, groups) / cells
-    return _Moments(cells, mean, variance, noise)
+    return total, _Moments(cells, mean, variance, noise)
 
 
 def _sums(values: sp.csr_matrix, group_of: np.ndarray, groups: int) -> np.ndarray:

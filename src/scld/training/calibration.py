@@ -21,6 +21,7 @@ from scld.generation.generator import PAGE, Generator
 from scld.generation.latent_map import LatentMap
 from scld.generation.options import SamplingOptions
 from scld.generation.request import SamplingRequest
+from scld.io.disk import Counts
 from scld.model.latents import Latents
 from scld.model.profiles import category_profiles
 from scld.preprocessing import log_normalise, split_rows
@@ -159,7 +160,7 @@ def calibrate_spread(
 
 def calibrate_means(
     generator: Generator,
-    counts: sp.csr_matrix,
+    counts: Counts,
     codes: np.ndarray,
     options: SamplingOptions,
     cells: int,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 
 from scld._version import __version__
@@ -18,19 +19,22 @@ from scld.config import Config
 from scld.errors import DataError
 from scld.generation.fitted import FittedModel
 from scld.io import checkpoint
-from scld.io.counts import count_matrix
-from scld.io.read import Source, read
+from scld.io.disk import Counts, gene_totals, row_blocks, some_genes
+from scld.io.pieces import Pieces
+from scld.io.read import Source
 from scld.progress import note, progress_bars
 from scld.schema import Schema
-from scld.training.memory import estimate_memory
+from scld.training.memory import estimate_memory, larger_than_memory
 from scld.training.stages import Fit
 
 FEWEST_CELLS = 20
 
 
 def fit_model(
-    source: Source,
+    source: Source | Sequence[Source],
     layer: str | None,
+    genes: str,
+    stream: bool | None,
     labels: Sequence[str],
     config: Config,
     seed: int,
@@ -42,35 +46,56 @@ def fit_model(
     """Read and validate cells, check memory, train, and save: see `Synthesizer.fit`."""
     if target is not None and not (target / checkpoint.RESUME).exists():
         checkpoint.check_output(target, overwrite)
-    adata = read(source, layer)
-    counts = count_matrix(adata)
-    if counts.shape[0] < FEWEST_CELLS:
-        seen = f"{counts.shape[0]} cells; a fit needs at least {FEWEST_CELLS}"
-        raise DataError(f"X: {seen}: pass more cells")
-    schema, codes = Schema.encode(adata.obs, labels)
-    in_training = np.asarray(counts.sum(axis=0)).ravel() > 0
-    genes = pd.DataFrame({"gene": adata.var_names.astype(str), "seen": in_training})
-    fit = Fit(counts[:, in_training], codes, schema.sizes, config, seed, device)
-    memory = estimate_memory(fit)
-    memory.check()
-    if target is not None:
-        run = _fingerprint(counts, codes, schema, config, seed)
-        fit = replace(fit, resume=checkpoint.resume_folder(target, run, overwrite))
-    if progress:
-        note(f"fit: {counts.shape[0]:,} cells x {counts.shape[1]:,} genes, {memory}")
-    with progress_bars(progress) as bar:
-        generator, history = replace(fit, bar=bar).run()
-    model = FittedModel(generator, schema, genes, history, config, seed)
+    pieces = Pieces.of(source, layer, genes)
+    if pieces.cells < FEWEST_CELLS:
+        seen = f"{pieces.cells} cells; a fit needs at least {FEWEST_CELLS}"
+        raise DataError(f"{pieces.place}: {seen}: pass more cells")
+    stream = larger_than_memory(pieces.stored) if stream is None else stream
+    with _counts_of(pieces, stream, target, progress) as counts:
+        schema, codes = Schema.encode(pieces.obs(labels), labels)
+        in_training = gene_totals(counts) > 0
+        names = pd.DataFrame({"gene": pieces.genes, "seen": in_training})
+        fit = Fit(some_genes(counts, in_training), codes, schema.sizes, config, seed, device)
+        memory = estimate_memory(fit)
+        memory.check()
+        if target is not None:
+            run = _fingerprint(counts, codes, schema, config, seed)
+            fit = replace(fit, resume=checkpoint.resume_folder(target, run, overwrite))
+        if progress:
+            where = ", counts read from a copy on disk" if stream else ""
+            note(f"fit: {pieces.cells:,} cells x {len(names):,} genes, {memory}{where}")
+        with progress_bars(progress) as bar:
+            generator, history = replace(fit, bar=bar).run()
+    model = FittedModel(generator, schema, names, history, config, seed)
     if target is not None:
         model.save(target, overwrite=True)
     return model
 
 
+@contextmanager
+def _counts_of(
+    pieces: Pieces, stream: bool, target: Path | None, progress: bool
+) -> Iterator[Counts]:
+    """The counts in memory, or in a folder beside the model that is removed at the end."""
+    if not stream:
+        yield pieces.in_memory()
+        return
+    folder = None if target is None else target.absolute().parent
+    with tempfile.TemporaryDirectory(prefix=".scld-", dir=folder) as temporary:
+        with progress_bars(progress) as bar:
+            counts = pieces.on_disk(Path(temporary), bar("reading", pieces.cells))
+        yield counts
+
+
 def _fingerprint(
-    counts: sp.csr_matrix, codes: np.ndarray, schema: Schema, config: Config, seed: int
+    counts: Counts, codes: np.ndarray, schema: Schema, config: Config, seed: int
 ) -> str:
     """Distinguishes fits, so that none continues from the state of another."""
-    arrays = (counts.data, counts.indices, counts.indptr, codes)
-    hashes = [hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays]
+    hashes = [hashlib.sha256() for _ in range(3)]
+    for _, block in row_blocks(counts):
+        for of_part, array in zip(hashes, (block.data, block.indices, block.indptr), strict=True):
+            of_part.update(np.ascontiguousarray(array).data)
+    of_codes = hashlib.sha256(np.ascontiguousarray(codes).data)
+    digests = [part.hexdigest() for part in (*hashes, of_codes)]
     settings = [__version__, seed, config.to_dict(), counts.shape]
-    return json.dumps([*settings, hashes, schema.to_json()])
+    return json.dumps([*settings, digests, schema.to_json()])

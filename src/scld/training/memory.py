@@ -8,6 +8,7 @@ import torch
 
 from scld.errors import RequestError
 from scld.generation.generator import GPU_PAGE, PAGE, build_networks
+from scld.io.disk import DiskCounts
 from scld.kernels.parallel import thread_count
 from scld.machine import gigabytes, memory_left
 from scld.training.stages import Fit
@@ -18,6 +19,7 @@ _VALIDATION_ARRAYS = 8  # of a validation batch
 _PAGE_ARRAYS = 10  # of a page of generated cells, in each thread
 _REAL_BYTES = 36  # per non-zero count, for the principal components of the real cells
 _GENERATED_BYTES = 32  # per non-zero count of generated cells
+_STORED_BYTES = 16  # per stored value of a matrix as it is read and validated
 _GPU_BYTES = 8  # per non-zero count there
 _DRAWS = 2  # of each generated cell, to calibrate the spread
 
@@ -67,9 +69,19 @@ def estimate_memory(fit: Fit) -> MemoryEstimate:
     networks = _network_bytes(fit)
     if fit.device.type == "cuda":
         page = 4 * _PAGE_ARRAYS * GPU_PAGE * fit.counts.shape[1] * thread_count()
-        needed = max(networks + _GPU_BYTES * fit.counts.nnz, page)
+        on_disk = isinstance(fit.counts, DiskCounts)
+        needed = max(networks + _GPU_BYTES * fit.counts.nnz * (not on_disk), page)
         return MemoryEstimate(needed, torch.cuda.mem_get_info(fit.device)[0])
     return MemoryEstimate(max(networks, _cell_bytes(fit)), memory_left())
+
+
+def larger_than_memory(stored: int) -> bool:
+    """Whether a matrix of so many stored values is to be streamed from disk.
+
+    If to load it, and to compute with it, would take more than half of what is left.
+    """
+    left = memory_left()
+    return left is not None and (_STORED_BYTES + _REAL_BYTES) * stored > left / 2
 
 
 def _network_bytes(fit: Fit) -> int:
@@ -96,10 +108,14 @@ def _weight_bytes(fit: Fit) -> tuple[int, int]:
 def _cell_bytes(fit: Fit) -> int:
     """The principal components of real cells, or generated cells: two draws, or many more."""
     cells, non_zeros = len(fit.codes), fit.counts.nnz
-    generated = _DRAWS * min(cells, fit.config.autoencoder.spread_cells) / cells * non_zeros
+    if isinstance(fit.counts, DiskCounts):  # the cells that are read at a time
+        autoencoder = fit.config.autoencoder
+        most = max(autoencoder.component_cells, autoencoder.spread_cells)
+        non_zeros = round(non_zeros * min(1, most / cells))
+    generated = _DRAWS * min(cells, fit.config.autoencoder.spread_cells) / cells * fit.counts.nnz
     if fit.post_guided:
         settings = fit.config.discriminator
         many = (settings.generated + 1) * min(cells, settings.max_cells)
-        generated = max(generated, many / cells * non_zeros)
+        generated = max(generated, many / cells * fit.counts.nnz)
     page = 4 * _PAGE_ARRAYS * PAGE * fit.counts.shape[1] * thread_count()
     return max(_REAL_BYTES * non_zeros, round(_GENERATED_BYTES * generated) + page)

@@ -19,6 +19,7 @@ from scld.generation.latent_shift import CombinationMeans
 from scld.generation.options import SamplingOptions
 from scld.generation.post_guidance import Discriminator, Examples, LabelledCells
 from scld.generation.request import SamplingRequest
+from scld.io.disk import Counts, DiskCounts, some_rows
 from scld.kernels.parallel import single_threaded_torch
 from scld.model.autoencoder import Autoencoder, Batch, DeviceCells
 from scld.model.denoiser import Denoiser
@@ -42,7 +43,7 @@ class Fit:
     Parameters
     ----------
     counts
-        ``[cells, genes]``, a count of each gene at least.
+        ``[cells, genes]``, a count of each gene at least; in memory or on disk.
     codes
         Labels ``[cells, labels]``.
     sizes
@@ -59,7 +60,7 @@ class Fit:
         Starts a progress bar.
     """
 
-    counts: sp.csr_matrix
+    counts: Counts
     codes: np.ndarray
     sizes: tuple[int, ...]
     config: Config
@@ -99,7 +100,8 @@ class Fit:
         self, autoencoder: Autoencoder, cells: Tensor, held_out: Tensor
     ) -> TrainingHistory:
         rows = cells.numpy()
-        autoencoder.start_from(self.counts[rows], self.codes[rows]).to(self.device)
+        counts = some_rows(self.counts, rows)
+        autoencoder.start_from(counts, self.codes[rows]).to(self.device)
         batch_of = self._batches()
 
         def loss(module: nn.Module, picked: Tensor) -> Tensor:
@@ -110,13 +112,13 @@ class Fit:
         return self._train("autoencoder", 1, autoencoder, groups, loss, cells, held_out)
 
     def _batches(self) -> Callable[[Tensor], Batch]:
-        """Indices of cells -> a batch of them; on a GPU all counts are there."""
-        if self.device.type != "cpu":
+        """Indices of cells -> a batch of them; on a GPU all counts are there, if in memory."""
+        if self.device.type != "cpu" and not isinstance(self.counts, DiskCounts):
             return DeviceCells.of(self.counts, self.codes, self.device).batch
 
         def batch_of(picked: Tensor) -> Batch:
-            rows = np.sort(picked.numpy())
-            return Batch.of(self.counts[rows], self.codes[rows])
+            rows = np.sort(picked.cpu().numpy())
+            return Batch.of(self.counts[rows], self.codes[rows], self.device)
 
         return batch_of
 
@@ -144,7 +146,8 @@ class Fit:
         settings = getattr(self.config, f"{name}_training")
         resume = None if self.resume is None else self.resume / name
         update = self.bar(self._title(stage, name), settings.intervals)
-        recorded = self.device.type == "cuda"
+        from_disk = name == "autoencoder" and isinstance(self.counts, DiskCounts)
+        recorded = self.device.type == "cuda" and not from_disk
         of_run = (settings, self.seed, resume, update, recorded)
         return train(module, groups, loss, cells, held_out, *of_run)
 
