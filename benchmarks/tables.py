@@ -403,6 +403,14 @@ def gpu(results: Results, dataset: str) -> pd.DataFrame:
     return named(means(rows, ["method"], ON_GPU), "method", dataset)
 
 
+def scale(results: Results, part: str) -> pd.DataFrame:
+    """Cells in shards, and fits from them: the measurements whose name begins with the part."""
+    rows = results.of("scale")
+    rows = rows[rows["method"].str.startswith(part)]
+    metrics = [name for name in rows["metric"].unique() if name != "genes"]
+    return means(rows, ["method"], metrics, 0).rename(columns={"method": ""})
+
+
 def evaluation_cost(results: Results) -> pd.DataFrame:
     """Time and memory of an evaluation, by the number of synthetic cells."""
     rows = results.of("evaluation_cost")
@@ -485,6 +493,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "starts": starts,
     "memory": memory,
     "gpu": gpu,
+    "scale": scale,
     "evaluation_cost": evaluation_cost,
     "readme": readme,
 }

@@ -35,6 +35,7 @@ OUTPUT = {  # script -> parts of its output
     "pictures": ["pbmc-umap.png", "pbmc-types.png", "pbmc-targeted.png", "pbmc-markers.png"],
     "quality": ["effect_slope", "baseline", "SCLD", "bootstrap", "C2ST - baseline", "target"],
     "rare": ["recall", "precision", "f1", "SMOTE", "augment", "forest", "logistic"],
+    "scale": ["2 workers", "of one worker's rate, %", "all cells from disk", "reading, MB/s"],
     "sizes": ["fit_seconds", "peak_memory_mb", "autoencoder_steps", "baseline", "made up"],
     "versions": ["this", "other", "ratio", "training the autoencoder", "sampling, cells/s"],
 }
@@ -55,6 +56,7 @@ TABLES = {  # script -> tables of the docs that are printed from its results
     "peers": ["peers scores pbmc", "peers published pbmc", "peers costs pbmc"],
     "quality": ["quality pbmc", "types pbmc", "targets", "biology"],
     "rare": ["rare pbmc"],
+    "scale": ["scale generate", "scale fit", "scale read"],
     "sizes": ["sizes pbmc"],
 }
 RESULTS = ["--results", "results"]
