@@ -73,10 +73,12 @@ def test_genes_in_any_order_are_aligned_by_name(tmp_path):
 
 
 def test_genes_that_differ_are_counted_and_named():
-    with pytest.raises(DataError, match=r"2 genes missing \('gene_1', 'gene_7'\)") as caught:
+    with pytest.raises(
+        DataError, match=r"lacks 2 genes of source 1 \('gene_1', 'gene_7'\)"
+    ) as caught:
         Pieces.of([CELLS, CELLS[:, [i for i in range(30) if i not in (1, 7)]].copy()], None, "same")
     assert "takes the 28 shared" in str(caught.value)
-    with pytest.raises(DataError, match=r"1 genes more \('gene_29'\)"):
+    with pytest.raises(DataError, match=r"has 1 genes that source 1 lacks \('gene_29'\)"):
         Pieces.of([CELLS[:, :29].copy(), CELLS], None, "same")
 
 

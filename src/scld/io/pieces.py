@@ -136,7 +136,8 @@ class Pieces:
         for label in labels:
             for piece in self.pieces:
                 if label not in piece.obs:
-                    known = f"obs columns there: {listed(list(map(str, piece.obs.columns)))}"
+                    columns = listed(list(map(str, piece.obs.columns))) or "none"
+                    known = f"obs columns there: {columns}"
                     raise DataError(f"{piece.place}: no obs column {label!r}; {known}")
             _check_kinds(label, self.pieces)
         return pd.concat([table[list(labels)].astype(object) for table in tables])
@@ -184,14 +185,13 @@ def _common_genes(pieces: Sequence[Piece], genes: str) -> pd.Index:
     for piece in pieces[1:]:
         missing, extra = first.genes.difference(piece.genes), piece.genes.difference(first.genes)
         if len(missing) or len(extra):
-            named = {"missing": list(missing), "more": list(extra)}
-            seen = " and ".join(
-                f"{len(part):,} genes {word} ({listed(part, 3)})"
-                for word, part in named.items()
-                if part
-            )
+            named = {
+                f"lacks {len(missing):,} genes of {first.place}": list(missing),
+                f"has {len(extra):,} genes that {first.place} lacks": list(extra),
+            }
+            seen = ", ".join(f"{text} ({listed(part, 3)})" for text, part in named.items() if part)
             advice = f"genes='intersection' (--genes intersection) takes the {len(common):,} shared"
-            raise DataError(f"{piece.place}: {seen} than in {first.place}; {advice}")
+            raise DataError(f"{piece.place}: {seen}; {advice}")
     return first.genes
 
 
