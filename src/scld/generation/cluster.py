@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+import torch
+
 from scld.errors import RequestError, SCLDError, check_int, one_line
 from scld.generation.fitted import FittedModel, torch_device
 from scld.generation.options import SamplingKeywords
 from scld.generation.request import part_of_cells
 from scld.generation.shards import SHARD_CELLS, generate_shard, shard_request
 from scld.io.shards import Plain, ShardStore, is_sharded, manifest_of
-from scld.kernels.parallel import single_threaded_torch
 from scld.machine import gigabytes, memory_left
 from scld.progress import note, progress_bars
 
@@ -152,7 +153,7 @@ class Plan:
 
     def expected(self, workers: int) -> str:
         """What it would take, from one small shard that is made and thrown away."""
-        with tempfile.TemporaryDirectory() as folder, single_threaded_torch():
+        with tempfile.TemporaryDirectory() as folder, _one_thread():
             cells = min(_TRIAL, self.request["cells"])
             store = ShardStore(Path(folder), {**self.request, "cells": cells})
             make = partial(generate_shard, str(self.checkpoint), folder, store.request)
@@ -197,7 +198,8 @@ class Plan:
             note(f"{self.output}: {there:,} of {former.number:,} shards are there already")
         with _executor(workers, scheduler, len(missing)) as execute:
             store = ShardStore.begin(self.output, self.request, self.overwrite)
-            work = partial(generate_shard, str(self.checkpoint), str(self.output), self.request)
+            paths = (str(self.checkpoint.absolute()), str(self.output.absolute()))
+            work = partial(generate_shard, *paths, self.request)
             with progress_bars(progress) as bar:
                 update = bar("shards", store.number)
                 for done, (shard, digest) in enumerate(execute(work, missing), 1):
@@ -215,6 +217,17 @@ class Plan:
             most = max(1, left // self.worker_bytes)
             advice = f"use at most {most}, or smaller shards (shard_cells)"
             raise RequestError(f"workers: {seen}; {advice}")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As a worker has."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
 
 
 Execute = Callable[[Callable[[int], str], Sequence[int]], Digests]
