@@ -88,9 +88,11 @@ def generate_shards(
 
     Examples
     --------
-    >>> import tempfile
+    >>> import scld, tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> synth.save(folder / "model.scld")
+    >>> synth = scld.Synthesizer("cell_type", config=scld.Config.preset("quick"))
+    >>> synth.fit(scld.datasets.pbmc(), checkpoint=folder / "model.scld", progress=False)
+    Synthesizer(labels=['cell_type'], fitted on 2,501 cells x 2,000 genes)
     >>> path = scld.generate_shards(
     ...     folder / "model.scld", folder / "cells.zarr", 3_000, shard_cells=2_048, progress=False
     ... )

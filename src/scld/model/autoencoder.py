@@ -79,25 +79,24 @@ class DeviceCells(NamedTuple):
 class Autoencoder(nn.Module):
     """A variational autoencoder with sparse input and a negative binomial for every gene.
 
-        Parameters
-        ----------
-        genes
-            Number of genes.
-        sizes
-            Number of categories of each label.
-        config
-            Widths, priors and dropout.
+    Parameters
+    ----------
+    genes
+        Number of genes.
+    sizes
+        Number of categories of each label.
+    config
+        Widths, priors and dropout.
 
-        Examples
-        --------
-        >>> import numpy as np, scipy.sparse as sp
-        >>> from scld.config import AutoencoderConfig
-    from scld.io.disk import Counts, gene_totals, library_sizes
-        >>> counts = sp.csr_matrix(np.eye(4, dtype=np.float32) + 1)
-        >>> autoencoder = Autoencoder(4, [], AutoencoderConfig(latent=2, width=8))
-        >>> batch = Batch.of(counts, np.zeros((4, 0), np.int64))
-        >>> autoencoder.start_from(counts, batch.labels.numpy()).encode(batch)[0].shape
-        torch.Size([4, 3])
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> from scld.config import AutoencoderConfig
+    >>> counts = sp.csr_matrix(np.eye(4, dtype=np.float32) + 1)
+    >>> autoencoder = Autoencoder(4, [], AutoencoderConfig(latent=2, width=8))
+    >>> batch = Batch.of(counts, np.zeros((4, 0), np.int64))
+    >>> autoencoder.start_from(counts, batch.labels.numpy()).encode(batch)[0].shape
+    torch.Size([4, 3])
     """
 
     mean_log_p: Tensor  # [genes] log expression proportions over all training cells
