@@ -141,7 +141,7 @@ def test_an_interrupted_fit_continues(cells, tmp_path, monkeypatch, part):
 
     def training_that_stops(stop):
         def train(*args):
-            *args, resume, update, recorded = args
+            *args, resume, update, recorded, processes = args
 
             def watched(done, text):
                 intervals.append((resume.name, done))
@@ -149,7 +149,7 @@ def test_an_interrupted_fit_continues(cells, tmp_path, monkeypatch, part):
                     raise Stop
                 update(done, text)
 
-            return usual(*args, resume, watched, recorded)
+            return usual(*args, resume, watched, recorded, processes)
 
         return train
 

@@ -157,6 +157,10 @@ def main() -> None:
     default=None,
     help="Read the counts from a copy on disk, or hold them in memory; by their size by default.",
 )
+@click.option(
+    "--devices", type=int, default=1, show_default=True, help="Processes, one per GPU if any."
+)
+@click.option("--nodes", type=int, default=1, show_default=True, help="Machines (torchrun, SLURM).")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same model.")
 @click.option(
     "--post",
@@ -173,6 +177,8 @@ def fit(
     layer: str | None,
     genes: str,
     stream: bool | None,
+    devices: int,
+    nodes: int,
     seed: int,
     post: str | None,
     device: str,
@@ -185,12 +191,16 @@ def fit(
     An interrupted fit continues where it stopped when the same command is run again.
     """
     from scld.synthesizer import Synthesizer
+    from scld.training.processes import is_first_process
 
     config = Config.from_dict({"sampling": {"post": post} if post else {}})
     synth = Synthesizer(labels, config=config, seed=seed, device=device)
     cells: dict[str, Any] = {"layer": layer, "genes": genes, "stream": stream}
+    cells |= {"devices": devices, "nodes": nodes}
     target: dict[str, Any] = {"checkpoint": output, "overwrite": overwrite}
     synth.fit(list(sources), **cells, **target, progress=not quiet)
+    if not is_first_process():
+        return
     seconds = sum(history["seconds"] for _, history in _histories(synth))
     click.echo(f"Fitted {synth.summary['cells']:,} cells in {seconds:.0f} s of training: {output}")
     where = [f"--where={label.name}={label.categories[0]}" for label in synth.schema.labels[:1]]

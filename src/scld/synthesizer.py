@@ -87,6 +87,8 @@ class Synthesizer:
         layer: str | None = None,
         genes: str = "same",
         stream: bool | None = None,
+        devices: int = 1,
+        nodes: int = 1,
         checkpoint: str | Path | None = None,
         overwrite: bool = False,
         progress: bool = True,
@@ -108,6 +110,10 @@ class Synthesizer:
             with the number of counts. The model is the same. None: if they would take more than
             half of the memory that is left. The copy lies beside ``checkpoint``, or in the folder
             for temporary files, and takes 8 bytes for each count that is not zero.
+        devices, nodes
+            Processes on each machine, one per GPU if there are GPUs, and machines. They share every
+            batch (docs/scale.md). Processes that are not there yet are started, and run the script
+            from its beginning.
         checkpoint
             Where to save the model. An interrupted fit continues when it is called again.
         overwrite
@@ -123,7 +129,7 @@ class Synthesizer:
             Too little memory is left, or ``checkpoint`` cannot be written.
         """
         target = None if checkpoint is None else Path(checkpoint).expanduser()
-        cells = (source, layer, genes, stream)
+        cells = (source, layer, genes, stream, devices, nodes)
         settings = (self.labels, self.config, self.seed, self.device)
         self._model = fit_model(*cells, *settings, target, overwrite, progress)
         return self

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from scld.io.read import Source
 from scld.progress import note, progress_bars
 from scld.schema import Schema
 from scld.training.memory import estimate_memory, larger_than_memory
+from scld.training.processes import Processes
 from scld.training.stages import Fit
 
 FEWEST_CELLS = 20
@@ -35,6 +37,8 @@ def fit_model(
     layer: str | None,
     genes: str,
     stream: bool | None,
+    devices: int,
+    nodes: int,
     labels: Sequence[str],
     config: Config,
     seed: int,
@@ -51,8 +55,13 @@ def fit_model(
         seen = f"{pieces.cells} cells; a fit needs at least {FEWEST_CELLS}"
         raise DataError(f"{pieces.place}: {seen}: pass more cells")
     stream = larger_than_memory(pieces.stored) if stream is None else stream
-    with _counts_of(pieces, stream, target, progress) as counts:
-        schema, codes = Schema.encode(pieces.obs(labels), labels)
+    schema, codes = Schema.encode(pieces.obs(labels), labels)
+    batches = (config.autoencoder_training.batch, config.denoiser_training.batch)
+    processes = Processes.start(devices, nodes, device, batches)
+    if processes.number > 1 and device.type == "cuda":
+        device = processes.fabric.device
+    progress = progress and processes.first
+    with _counts_of(pieces, processes.of_first(stream), target, progress, processes) as counts:
         in_training = gene_totals(counts) > 0
         names = pd.DataFrame({"gene": pieces.genes, "seen": in_training})
         fit = Fit(some_genes(counts, in_training), codes, schema.sizes, config, seed, device)
@@ -60,21 +69,26 @@ def fit_model(
         memory.check()
         if target is not None:
             run = _fingerprint(counts, codes, schema, config, seed)
-            fit = replace(fit, resume=checkpoint.resume_folder(target, run, overwrite))
+            if processes.first:
+                checkpoint.resume_folder(target, run, overwrite)
+            processes.wait()
+            fit = replace(fit, resume=target / checkpoint.RESUME)
         if progress:
             where = ", counts read from a copy on disk" if stream else ""
             note(f"fit: {pieces.cells:,} cells x {len(names):,} genes, {memory}{where}")
         with progress_bars(progress) as bar:
-            generator, history = replace(fit, bar=bar).run()
+            generator, history = replace(fit, bar=bar, processes=processes).run()
+        processes.wait()
     model = FittedModel(generator, schema, names, history, config, seed)
-    if target is not None:
+    if target is not None and processes.first:
         model.save(target, overwrite=True)
+    processes.wait()
     return model
 
 
 @contextmanager
 def _counts_of(
-    pieces: Pieces, stream: bool, target: Path | None, progress: bool
+    pieces: Pieces, stream: bool, target: Path | None, progress: bool, processes: Processes
 ) -> Iterator[Counts]:
     """The counts in memory, or in a folder beside the model that is removed at the end."""
     if not stream:
@@ -83,8 +97,9 @@ def _counts_of(
     folder = None if target is None else target.absolute().parent
     with tempfile.TemporaryDirectory(prefix=".scld-", dir=folder) as temporary:
         with progress_bars(progress) as bar:
-            counts = pieces.on_disk(Path(temporary), bar("reading", pieces.cells))
-        yield counts
+            update = bar("reading", pieces.cells)
+            counts = pieces.on_disk(Path(temporary), update) if processes.first else None
+        yield cast(Counts, processes.of_first(counts))
 
 
 def _fingerprint(

@@ -26,6 +26,7 @@ from scld.config import TrainingConfig
 from scld.errors import RequestError
 from scld.io.atomic import atomic_write
 from scld.progress import Update
+from scld.training.processes import ALONE, Processes
 from scld.training.recorded import Recorded
 
 _AVERAGE_EVERY = 4  # steps: averaging all of them would change little, and cost time
@@ -77,6 +78,7 @@ def train(
     resume: Path | None = None,
     progress: Update = lambda done, text: None,
     recorded: bool = False,
+    processes: Processes = ALONE,
 ) -> TrainingHistory:
     """Train ``module`` in place; it ends with the averaged weights of its best interval.
 
@@ -102,13 +104,16 @@ def train(
     recorded
         Record a step as a CUDA graph and replay it. ``loss`` must then keep to the GPU: no copy to
         or from the host, the same shapes in each step.
+    processes
+        Those that train together: each takes a part of every batch, and all end with the same
+        weights. The first one validates, and saves the state.
 
     Returns
     -------
     TrainingHistory
         Held-out loss by interval, and what the run took.
     """
-    run = _Run.start(module, groups, loss, config, seed, recorded)
+    run = _Run.start(module, groups, loss, config, seed, recorded, processes)
     cells, held_out = cells.to(run.device), held_out.to(run.device)
     state = run.load(resume) if resume is not None and resume.exists() else _State()
     started, saved = time.monotonic() - state.seconds, time.monotonic()
@@ -117,7 +122,7 @@ def train(
         state.seconds = time.monotonic() - started
         progress(state.interval, f"held-out loss {min(state.validation):.4g}")
         due = time.monotonic() - saved > config.save_seconds or not state.continues(config)
-        if resume is not None and due:
+        if resume is not None and due and processes.first:
             run.save(resume, state)
             saved = time.monotonic()
     if state.best_interval < 0:
@@ -151,6 +156,7 @@ class _Run:
     seed: int
     device: torch.device
     recorded: bool
+    processes: Processes
 
     @classmethod
     def start(
@@ -161,6 +167,7 @@ class _Run:
         config: TrainingConfig,
         seed: int,
         recorded: bool,
+        processes: Processes,
     ) -> _Run:
         averaged, best = (copy.deepcopy(module).eval() for _ in range(2))
         optimizer = torch.optim.Adam(
@@ -170,17 +177,20 @@ class _Run:
         if recorded:  # a graph reads them from the GPU
             for group in optimizer.param_groups:
                 group["lr"] = torch.tensor(group["lr"], device=device)
-        return cls(module, averaged, best, optimizer, rates, loss, config, seed, device, recorded)
+        of_run = (loss, config, seed, device, recorded, processes)
+        return cls(module, averaged, best, optimizer, rates, *of_run)
 
     def interval(self, state: _State, cells: Tensor, held_out: Tensor) -> None:
         """Train to the next validation, and validate."""
         number = steps_per_interval(self.config, len(cells))
         steps = range(state.interval * number, (state.interval + 1) * number)
         with torch.random.fork_rng():
-            torch.manual_seed((self.seed * 1_000_003 + state.interval) % 2**63)
+            own = self.seed * 1_000_003 + state.interval + self.processes.rank * 2**40
+            torch.manual_seed(own % 2**63)
             self._steps(cells, steps, total=self.config.intervals * number)
             torch.manual_seed(self.seed)  # the same noise in every validation
-            state.validation.append(self._validate(held_out))
+            found = self._validate(held_out) if self.processes.first else math.nan
+            state.validation.append(self.processes.of_first(found))
         if state.validation[-1] < min(state.validation[:-1], default=math.inf):
             state.best_interval = state.interval
             self.best.load_state_dict(self.averaged.state_dict())
@@ -212,7 +222,8 @@ class _Run:
     def _update(self, cells: Tensor) -> None:
         """One step of the optimiser."""
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.loss(self.module, cells))
+        torch.autograd.backward(self.loss(self.module, self.processes.part(cells)))
+        self.processes.average_gradients(self.module)
         nn.utils.clip_grad_norm_(list(self.module.parameters()), self.config.clip)
         self.optimizer.step()
 

@@ -28,6 +28,7 @@ from scld.preprocessing import split_rows
 from scld.progress import Bar
 from scld.training.calibration import calibrate_latents, calibrate_means, calibrate_spread
 from scld.training.loop import TrainingHistory, train
+from scld.training.processes import ALONE, Processes
 
 _RARE = 20  # a category with fewer cells keeps all of them for training
 
@@ -58,6 +59,8 @@ class Fit:
         Folder for the state of an unfinished fit, or None.
     bar
         Starts a progress bar.
+    processes
+        Those that train together.
     """
 
     counts: Counts
@@ -68,6 +71,7 @@ class Fit:
     device: torch.device
     resume: Path | None = None
     bar: Bar = _no_bar
+    processes: Processes = ALONE
 
     @property
     def post_guided(self) -> bool:
@@ -147,8 +151,9 @@ class Fit:
         resume = None if self.resume is None else self.resume / name
         update = self.bar(self._title(stage, name), settings.intervals)
         from_disk = name == "autoencoder" and isinstance(self.counts, DiskCounts)
-        recorded = self.device.type == "cuda" and not from_disk
-        of_run = (settings, self.seed, resume, update, recorded)
+        alone = self.processes.number == 1
+        recorded = self.device.type == "cuda" and alone and not from_disk
+        of_run = (settings, self.seed, resume, update, recorded, self.processes)
         return train(module, groups, loss, cells, held_out, *of_run)
 
     def _generator(
