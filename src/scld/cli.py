@@ -150,12 +150,12 @@ def main() -> None:
     type=click.Choice(["same", "intersection"]),
     default="same",
     show_default=True,
-    help="If the gene names of several sources differ: stop, or take the shared genes.",
+    help="If the gene names of several sources differ: refuse, or use the genes they share.",
 )
 @click.option(
     "--stream/--load",
     default=None,
-    help="Read the counts from a copy on disk, or hold them in memory; by their size by default.",
+    help="Read the counts from a copy on disk, or hold them in memory; decided by size by default.",
 )
 @click.option(
     "--devices", type=int, default=1, show_default=True, help="Processes, one per GPU if any."
@@ -247,7 +247,7 @@ def _next(*command: str) -> None:
     "--scheduler", metavar="ADDRESS", help="Write shards, made by the Dask cluster at this address."
 )
 @click.option("--shard-cells", type=int, help="Write shards of so many cells; 20480 by default.")
-@click.option("--dry-run", is_flag=True, help="Of shards: say what it would take, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print what the shards would take, and stop.")
 @_cells_out
 @_sampling
 def sample(
@@ -279,7 +279,7 @@ def sample(
             raise RequestError("--obs: not possible with shards; use -n and --where")
         plan = _plan(checkpoint, output, n, wheres, unseen, shard_cells, given)
         if dry_run:
-            click.echo(plan.expected(workers or 1))
+            click.echo(plan.expected(1 if workers is None else workers))
             return
         plan.run(workers, scheduler, not given["quiet"])
         click.echo(f"Wrote {n:,} cells in {plan.shards:,} shards: {output}")

@@ -1,6 +1,7 @@
 """Shards of one request: in one process, and on workers that may die."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import scld
 from scld.errors import CheckpointError, RequestError
 from scld.generation import cluster
+from scld.generation.fitted import FittedModel
 from scld.generation.shards import generate_shard
 from scld.io.shards import ShardStore, manifest_of
 
 N, SIZE = 5_000, 2_048
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +138,37 @@ def test_errors_come_before_the_work_and_leave_nothing(checkpoint, tmp_path, opt
     assert not list(tmp_path.iterdir())
 
 
+def test_overwriting_makes_new_cells(checkpoint, tmp_path):
+    output = tmp_path / "cells.zarr"
+    generate(checkpoint, output, seed=None, n=300)
+    before = manifest_of(output)["request"]["seed"]
+    generate(checkpoint, output, seed=None, n=300, overwrite=True)
+    assert manifest_of(output)["request"]["seed"] != before
+
+
+@pytest.mark.parametrize("shard_cells", [2_048, 20_480])
+def test_what_it_would_take_does_not_depend_on_the_size_of_shards(saved, tmp_path, shard_cells):
+    model = FittedModel.load(saved, CPU)
+    target = (saved, tmp_path / "cells.zarr", False)
+    plan = cluster.Plan.of(model, *target, 10**9, None, False, shard_cells, {"progress": False})
+    text = plan.expected(workers=2)
+    assert f"1,000,000,000 cells in {plan.shards:,} shards" in text
+    per_cell = float(re.search(r"disk: ([\d.]+) GB", text)[1])  # of 10^9 cells: bytes of one
+    assert 10 < per_cell < 200
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("address", ["foo", "http://x:y", "tcp://host", ""])
+def test_an_address_that_is_none_is_refused_at_once(checkpoint, tmp_path, address):
+    with pytest.raises(RequestError, match=r"scheduler: got .*addresses such as tcp"):
+        generate(checkpoint, tmp_path / "cells.zarr", scheduler=address)
+    assert not list(tmp_path.iterdir())
+
+
 def test_more_workers_than_memory_allows_are_refused(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "memory_left", lambda: 2 * 10**9)
     with pytest.raises(RequestError, match=r"workers: 50 need about .* GB.*use at most \d,"):
-        generate(checkpoint, tmp_path / "cells.zarr", workers=50)
+        generate(checkpoint, tmp_path / "cells.zarr", workers=50, n=50 * SIZE)
     assert not list(tmp_path.iterdir())
 
 

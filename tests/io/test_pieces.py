@@ -37,7 +37,7 @@ def source(request, tmp_path):
     if request.param == "zarr":
         write([cells], path)
     elif request.param == "shards":
-        store = ShardStore.begin(path, {"cells": 90, "shard_cells": 40}, overwrite=False)
+        store = ShardStore.begin(path, {"cells": 90, "shard_cells": 40, "seed": 0}, overwrite=False)
         store.finish([store.write(i, cells[slice(*store.span(i))]) for i in range(3)])
     else:
         cells.write_h5ad(path)
@@ -125,6 +125,19 @@ def test_categories_of_different_types_are_refused():
     other = CELLS.copy()
     other.obs["donor"] = pd.Categorical(other.obs["donor"].astype(str))
     with pytest.raises(DataError, match=r"'donor': categories of different types \(integer in"):
+        Pieces.of([CELLS, other], None, "same").obs(["donor"])
+
+
+def test_a_piece_without_any_label_is_of_no_other_type():
+    other = CELLS.copy()
+    other.obs["cell_type"] = np.nan
+    assert len(Pieces.of([CELLS, other], None, "same").obs(["cell_type"])) == 180
+
+
+def test_a_label_that_names_two_columns_is_refused():
+    other = CELLS.copy()
+    other.obs = pd.concat([other.obs, other.obs[["donor"]]], axis=1)
+    with pytest.raises(DataError, match="source 2: several columns are named 'donor'"):
         Pieces.of([CELLS, other], None, "same").obs(["donor"])
 
 

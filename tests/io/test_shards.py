@@ -12,6 +12,7 @@ from toy import make_cells
 import scld
 from scld.errors import DataError, RequestError
 from scld.io.shards import MANIFEST, ShardStore, finished
+from scld.io.write import write
 
 REQUEST = {"cells": 50, "shard_cells": 20, "seed": 1}
 CELLS = make_cells(50)
@@ -141,13 +142,39 @@ def test_unfinished_shards_are_not_read(tmp_path):
             read(store.path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 99}', '{"format": 1}', "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"format": 99}', '{"format": 1}', '{"format": 1, "request": {"cells": 5}}'],
+)
 def test_a_damaged_manifest_is_one_line(store, content):
     (store.path / MANIFEST).write_text(content)
     for read in (scld.data.read, scld.data.open_shards):
         with pytest.raises(DataError, match=r"manifest\.json: cannot be read") as caught:
             read(store.path)
         assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="cannot be read"):
+        ShardStore.begin(store.path, REQUEST, overwrite=False)
+    assert ShardStore.begin(store.path, REQUEST, overwrite=True).digest(0) is None
+
+
+def test_what_holds_no_shards_is_not_opened_as_shards(tmp_path):
+    write([CELLS], tmp_path / "cells.zarr")
+    for name in ("cells.zarr", "nothing.zarr"):
+        with pytest.raises(DataError, match="holds no shards"):
+            scld.data.open_shards(tmp_path / name)
+
+
+def test_a_lost_shard_is_named(store):
+    shutil.rmtree(store.folder(1))
+    with pytest.raises(DataError, match=r"shard-000001\.zarr: this shard is missing"):
+        scld.data.open_shards(store.path)
+
+
+def test_one_store_replaces_shards_if_it_may(store):
+    with pytest.raises(RequestError, match="exists already"):
+        write([CELLS], store.path)
+    write([CELLS], store.path, overwrite=True)
+    assert scld.data.read(store.path).n_obs == 50
 
 
 _FULL_DISK = """
@@ -156,7 +183,7 @@ from pathlib import Path
 from toy import make_cells
 from scld.errors import SCLDError
 from scld.io.shards import ShardStore
-store = ShardStore.begin(Path(sys.argv[1]), {"cells": 50, "shard_cells": 20}, False)
+store = ShardStore.begin(Path(sys.argv[1]), {"cells": 50, "shard_cells": 20, "seed": 0}, False)
 store.write(0, make_cells(20))
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

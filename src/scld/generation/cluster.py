@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from scld.io.shards import Plain, ShardStore, is_sharded, manifest_of
 from scld.machine import gigabytes, memory_left
 from scld.progress import note, progress_bars
 
+_ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://[^/\s]+:\d+")
 _ANSWER = 20  # seconds in which a scheduler must answer
 _PROCESS_BYTES = 700_000_000  # of a worker, before it holds any cell
 _COUNT_BYTES = 40  # per non-zero count of a shard: the counts, their parts, and what is compressed
@@ -144,8 +146,8 @@ class Plan:
         """Check all that can be checked before the work starts."""
         if output.suffix != ".zarr":
             raise RequestError(f"{output}: shards need a path that ends in .zarr; change its name")
-        if options.get("seed") is None and is_sharded(output):  # the same call has the same seed
-            options = {**options, "seed": manifest_of(output)["request"]["seed"]}
+        if options.get("seed") is None and is_sharded(output) and not overwrite:
+            options = {**options, "seed": manifest_of(output)["request"]["seed"]}  # the same call
         checked = model.options(options)
         request = shard_request(model, checkpoint, n, where, unseen, shard_cells, checked)
         ShardStore.check(output, request, overwrite)
@@ -156,7 +158,7 @@ class Plan:
     def expected(self, workers: int) -> str:
         """What it would take, from one small shard that is made and thrown away."""
         with tempfile.TemporaryDirectory() as folder, _one_thread():
-            cells = min(_TRIAL, self.request["cells"])
+            cells = min(_TRIAL, self.request["cells"], self.request["shard_cells"])
             store = ShardStore(Path(folder), {**self.request, "cells": cells})
             make = partial(generate_shard, str(self.checkpoint), folder, store.request)
             make(0)  # loads the model
@@ -165,6 +167,7 @@ class Plan:
             seconds = (time.perf_counter() - started) / cells
             size = sum(file.stat().st_size for file in Path(folder).rglob("*")) / cells
         total = self.request["cells"]
+        workers = min(check_int("workers", workers, 1), self.shards)
         days, rest = divmod(round(seconds * total / workers), 86_400)
         duration = f"{days} d " * (days > 0) + time.strftime("%H:%M:%S", time.gmtime(rest))
         rate = f"{1 / seconds:,.0f} cells/s each"
@@ -172,7 +175,7 @@ class Plan:
             f"{total:,} cells in {self.shards:,} shards of {self.request['shard_cells']:,}\n"
             f"disk: {gigabytes(size * total)}\n"
             f"memory: {gigabytes(self.worker_bytes)} for each worker\n"
-            f"time: {duration} with {workers} workers of one thread, {rate}"
+            f"time: {duration} with workers of one thread: {workers}, {rate}"
         )
 
     @property
@@ -191,13 +194,16 @@ class Plan:
         if workers is not None:
             if scheduler is not None:
                 raise RequestError("workers: got scheduler as well; pass one of them")
-            self._check_memory(check_int("workers", workers, 1))
+            check_int("workers", workers, 1)
         former = ShardStore(self.output, self.request)
         digests = {shard: former.digest(shard) for shard in range(former.number)}
         missing = [shard for shard, digest in digests.items() if digest is None]
         there = former.number - len(missing)
         if there and progress:
             note(f"{self.output}: {there:,} of {former.number:,} shards are there already")
+        if workers is not None:
+            workers = min(workers, len(missing))
+            self._check_memory(workers)
         with _executor(workers, scheduler, len(missing)) as execute:
             store = ShardStore.begin(self.output, self.request, self.overwrite)
             paths = (str(self.checkpoint.absolute()), str(self.output.absolute()))
@@ -247,8 +253,7 @@ def _executor(workers: int | None, scheduler: str | None, shards: int) -> Iterat
         advice = "install it with pip install 'scld[cluster]', or leave workers out"
         raise RequestError(f"workers: Dask's distributed is not installed; {advice}") from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    number = None if workers is None else min(workers, shards)
-    with _cluster(distributed, number) as local, _client(distributed, local, scheduler) as client:
+    with _cluster(distributed, workers) as local, _client(distributed, local, scheduler) as client:
         yield partial(_on_workers, distributed, client)
 
 
@@ -265,9 +270,12 @@ def _cluster(distributed: Any, workers: int | None) -> Iterator[Any]:
 
 @contextmanager
 def _client(distributed: Any, cluster: Any, scheduler: str | None) -> Iterator[Any]:
+    if scheduler is not None and not _ADDRESS.fullmatch(scheduler):
+        allowed = "allowed are addresses such as tcp://10.0.0.1:8786"
+        raise RequestError(f"scheduler: got {scheduler!r}; {allowed}")
     try:
         client = distributed.Client(scheduler or cluster, timeout=_ANSWER, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, TimeoutError) as error:
         seen = f"{scheduler!r} does not answer within {_ANSWER} s ({one_line(error)})"
         advice = "check the address, or use workers= (--workers) to start a cluster here"
         raise RequestError(f"scheduler: {seen}; {advice}") from error
@@ -285,3 +293,7 @@ def _on_workers(
         except distributed.KilledWorker as error:
             advice = "they may lack memory: use fewer workers or smaller shards, and run it again"
             raise SCLDError(f"workers: they died again and again; {advice}") from error
+        except (distributed.CancelledError, distributed.comm.CommClosedError, OSError) as error:
+            advice = "run the same command again to finish"
+            seen = f"the cluster is gone ({one_line(error)})"
+            raise SCLDError(f"scheduler: {seen}; {advice}") from error

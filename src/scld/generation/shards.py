@@ -43,7 +43,7 @@ def shard_request(
     if size % GPU_PAGE:
         allowed = f"allowed are multiples of {GPU_PAGE:,}, such as {SHARD_CELLS:,}"
         raise RequestError(f"shard_cells: got {size:,}; {allowed}")
-    schema = model.schema
+    schema, (low, high) = model.schema, options.interval
     fixed = schema.fixed(where or {})
     part_of_cells(0, 1, where or {}, schema, options.seed, unseen)  # a combination not seen: now
     return {
@@ -54,9 +54,7 @@ def shard_request(
         "seed": options.seed,
         "steps": options.steps,
         "guidance": list(options.weights),
-        "guidance_interval": [
-            value if math.isfinite(value) else None for value in options.interval
-        ],
+        "guidance_interval": [low, high if math.isfinite(high) else None],
         "candidates": options.candidates,
         "device": model.generator.centre.device.type,
         "checkpoint": checkpoint_digest(checkpoint),
@@ -104,11 +102,6 @@ def _loaded(path: str, device: str, digest: str) -> FittedModel:
         advice = "give all workers the same checkpoint"
         raise CheckpointError(f"{path}: not the model that the request was made for; {advice}")
     return FittedModel.load(Path(path), torch_device(device))
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if math.isfinite(value) else None
 
 
 def _options(model: FittedModel, request: Plain) -> SamplingOptions:

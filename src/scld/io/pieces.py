@@ -135,6 +135,9 @@ class Pieces:
         tables = [piece.obs for piece in self.pieces]
         for label in labels:
             for piece in self.pieces:
+                if list(piece.obs.columns).count(label) > 1:
+                    advice = "drop all but one"
+                    raise DataError(f"{piece.place}: several columns are named {label!r}; {advice}")
                 if label not in piece.obs:
                     columns = listed(list(map(str, piece.obs.columns))) or "none"
                     known = f"obs columns there: {columns}"
@@ -197,12 +200,15 @@ def _common_genes(pieces: Sequence[Piece], genes: str) -> pd.Index:
 
 def _check_kinds(label: str, pieces: Sequence[Piece]) -> None:
     """Categories such as 1 and "1" would become two."""
-    kinds = {piece.place: _kind(piece.obs[label]) for piece in pieces}
+    found = {piece.place: _kind(piece.obs[label].dropna()) for piece in pieces}
+    kinds = {place: kind for place, kind in found.items() if kind != "empty"}
     if len(set(kinds.values())) > 1:
         seen = ", ".join(f"{kind} in {place}" for place, kind in kinds.items())
         raise DataError(f"label {label!r}: categories of different types ({seen}); make them alike")
 
 
 def _kind(column: pd.Series) -> str:
+    if not len(column):
+        return "empty"
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     return str(pd.api.types.infer_dtype(values, skipna=True))

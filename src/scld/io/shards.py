@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scld.errors import DataError, RequestError, SCLDError, one_line
+from scld.errors import DataError, RequestError, SCLDError, check_int, one_line
 from scld.io.atomic import atomic_write, check_target
 
 if TYPE_CHECKING:
@@ -79,7 +79,13 @@ class ShardStore:
         RequestError
             Something else is there, and may not be replaced.
         """
-        former = manifest_of(path)["request"] if is_sharded(path) else None
+        former = None
+        if is_sharded(path):
+            try:
+                former = manifest_of(path)["request"]
+            except DataError:
+                if not overwrite:
+                    raise
         if former == request:
             return True
         if former is not None and not overwrite:
@@ -118,9 +124,11 @@ class ShardStore:
         """The digest of a shard that is there, whole, and of this request; else None."""
         try:
             text = self.record(shard).read_text()
-            here = {**self._position(shard), "files": _digests(self.folder(shard))}
-            same = json.loads(text) == here
-        except (OSError, ValueError):
+            record, position = json.loads(text), self._position(shard)
+            if {name: record[name] for name in position} != position:
+                return None  # of another request: its files need not be read
+            same = record == {**position, "files": _digests(self.folder(shard))}
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         return hashlib.sha256(text.encode()).hexdigest() if same else None
 
@@ -159,7 +167,9 @@ def manifest_of(path: Path) -> Plain:
         manifest = json.loads((path / MANIFEST).read_text())
         if manifest["format"] != FORMAT:
             raise ValueError(f"format {manifest['format']!r}; this version reads {FORMAT}")
-        manifest["request"]["cells"], manifest["request"]["shard_cells"]
+        request, _ = manifest["request"], manifest["complete"]
+        for name in ("cells", "shard_cells", "seed"):
+            check_int(name, request[name], 0 if name == "seed" else 1)
     except (OSError, ValueError, KeyError, TypeError) as error:
         advice = "generate the cells again, with --overwrite"
         raise DataError(
@@ -179,7 +189,7 @@ def finished(path: Path) -> ShardStore:
 
 
 def open_shards(path: str | Path) -> AnnData:
-    """All cells of a folder of shards as one AnnData whose counts stay on disk.
+    """Open all cells of a folder of shards as one AnnData; the counts stay on disk.
 
     Parameters
     ----------
@@ -198,12 +208,25 @@ def open_shards(path: str | Path) -> AnnData:
         There are no shards in ``path``, or not all of them yet.
     """
     import anndata as ad
-    import dask.array as da
     import pandas as pd
     import zarr
     from anndata.experimental import read_elem_lazy
 
-    store = finished(Path(path))
+    try:
+        import dask.array as da
+    except ImportError as error:
+        advice = (
+            "install it with pip install 'scld[cluster]', or read the cells with scld.data.read"
+        )
+        raise DataError(f"open_shards: Dask is not installed; {advice}") from error
+    path = Path(path).expanduser()
+    if not is_sharded(path):
+        advice = "pass a folder that scld sample --workers or scld.generate_shards wrote"
+        raise DataError(f"{path}: holds no shards; {advice}")
+    store = finished(path)
+    lost = [folder for folder in store.folders() if not folder.is_dir()]
+    if lost:
+        raise DataError(f"{lost[0]}: this shard is missing; run the same command again")
     groups: list[Any] = [zarr.open_group(folder, mode="r") for folder in store.folders()]
     var, uns = (ad.io.read_elem(groups[0][name]) for name in ("var", "uns"))
     obs = pd.concat([ad.io.read_elem(group["obs"]) for group in groups])

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from scld.errors import RequestError
 from scld.io.atomic import atomic_write, check_target
+from scld.io.shards import is_sharded
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,7 +31,7 @@ def check_output(
 
 
 def _is_zarr(path: Path) -> bool:
-    return (path / ".zgroup").exists() or (path / "zarr.json").exists()
+    return (path / ".zgroup").exists() or (path / "zarr.json").exists() or is_sharded(path)
 
 
 def write(batches: Iterable[AnnData], path: Path, overwrite: bool = False) -> int:

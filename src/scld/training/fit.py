@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -94,12 +95,27 @@ def _counts_of(
     if not stream:
         yield pieces.in_memory()
         return
-    folder = None if target is None else target.absolute().parent
-    with tempfile.TemporaryDirectory(prefix=".scld-", dir=folder) as temporary:
+    with _folder_beside(target, processes) as temporary:
         with progress_bars(progress) as bar:
             update = bar("reading", pieces.cells)
             counts = pieces.on_disk(Path(temporary), update) if processes.first else None
         yield cast(Counts, processes.of_first(counts))
+
+
+@contextmanager
+def _folder_beside(target: Path | None, processes: Processes) -> Iterator[str]:
+    """A folder for the copy, removed at the end; one of a killed fit of the same model is too."""
+    if target is None or not processes.first:
+        with tempfile.TemporaryDirectory(prefix="scld-") as temporary:
+            yield temporary
+        return
+    folder = target.absolute().with_name(f".scld-{target.name}-counts")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir()
+        yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fingerprint(
