@@ -1,4 +1,4 @@
-"""Shards made in this process, on a local Dask cluster, or on one that is there."""
+"""Shards made in this process, on a local Dask cluster, or on one that is already running."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def generate_shards(
         Number of processes, of a Dask cluster that is started for this call. None: this process
         alone, without Dask.
     scheduler
-        Address of a Dask scheduler that is there, such as ``"tcp://10.0.0.1:8786"``.
+        Address of a running Dask scheduler, such as ``"tcp://10.0.0.1:8786"``.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``; the same for all workers.
     overwrite

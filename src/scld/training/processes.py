@@ -1,7 +1,7 @@
 """The processes that train one model together, on one machine or on several.
 
 Each computes the gradient of its part of every batch; the mean over processes is the gradient of
-the batch, so that all keep the same weights. What is not training is computed by each of them, and
+the batch, so that all keep the same weights. Everything else is computed by each of them, and
 written by the first.
 """
 
