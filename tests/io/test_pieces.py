@@ -134,6 +134,13 @@ def test_a_piece_without_any_label_is_of_no_other_type():
     assert len(Pieces.of([CELLS, other], None, "same").obs(["cell_type"])) == 180
 
 
+def test_an_error_in_the_counts_names_the_source():
+    other = CELLS.copy()
+    other.X = other.X * 0.5
+    with pytest.raises(DataError, match="source 2: X: .*not integers"):
+        Pieces.of([CELLS, other], None, "same").in_memory()
+
+
 def test_a_label_that_names_two_columns_is_refused():
     other = CELLS.copy()
     other.obs = pd.concat([other.obs, other.obs[["donor"]]], axis=1)

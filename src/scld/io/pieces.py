@@ -23,6 +23,7 @@ from scld.progress import Update
 
 _BLOCK = 8192  # cells that are read at a time
 GENES = ("same", "intersection")
+ALONE = "X"  # the place of an AnnData that is the only source
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,13 @@ class Piece:
         place, obs, genes, stored = outline(source, layer)
         check_unique(genes, place)
         return cls(source, layer, place, obs, genes, stored)
+
+    @property
+    def matrix(self) -> str | None:
+        """How errors call its matrix, if they would not know: one of several AnnData."""
+        if self.place == ALONE or isinstance(self.source, str | os.PathLike):
+            return None
+        return f"{self.place}: {'X' if self.layer is None else f'layer {self.layer!r}'}"
 
     def numbered(self, number: int) -> Piece:
         """One of several: an AnnData in memory has no name of its own."""
@@ -164,7 +172,7 @@ class Pieces:
 
     def _aligned(self, piece: Piece, cells: Any) -> sp.csr_matrix:
         """Validated counts of some cells of a piece, of the genes of all."""
-        counts = count_matrix(cells)
+        counts = count_matrix(cells, piece.matrix)
         if piece.genes.equals(self.genes):
             return counts
         aligned = sp.csr_matrix(counts[:, piece.genes.get_indexer(self.genes)])
