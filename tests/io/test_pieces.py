@@ -137,7 +137,7 @@ def test_a_piece_without_any_label_is_of_no_other_type():
 def test_an_error_in_the_counts_names_the_source():
     other = CELLS.copy()
     other.X = other.X * 0.5
-    with pytest.raises(DataError, match="source 2: X: .*not integers"):
+    with pytest.raises(DataError, match=r"source 2: X: .*not integers"):
         Pieces.of([CELLS, other], None, "same").in_memory()
 
 
