@@ -23,7 +23,7 @@ from scld.progress import Update
 
 _BLOCK = 8192  # cells that are read at a time
 GENES = ("same", "intersection")
-ALONE = "X"  # the place of an AnnData that is the only source
+_MATRIX = "X"  # how errors call an AnnData that is the only source
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Piece:
     @property
     def matrix(self) -> str | None:
         """How errors call its matrix, if they would not know: one of several AnnData."""
-        if self.place == ALONE or isinstance(self.source, str | os.PathLike):
+        if self.place == _MATRIX or isinstance(self.source, str | os.PathLike):
             return None
         return f"{self.place}: {'X' if self.layer is None else f'layer {self.layer!r}'}"
 

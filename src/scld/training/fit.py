@@ -61,8 +61,8 @@ def fit_model(
     processes = Processes.start(devices, nodes, device, batches)
     if processes.number > 1 and device.type == "cuda":
         device = processes.fabric.device
-    progress = progress and processes.first
-    with _counts_of(pieces, processes.of_first(stream), target, progress, processes) as counts:
+    progress, stream = progress and processes.first, processes.of_first(stream)
+    with _counts_of(pieces, stream, target, progress, processes) as counts:
         in_training = gene_totals(counts) > 0
         names = pd.DataFrame({"gene": pieces.genes, "seen": in_training})
         fit = Fit(some_genes(counts, in_training), codes, schema.sizes, config, seed, device)
