@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from scld._version import __version__ as __version__
 
 _MODULES = {  # public name -> its module
+    "Artefacts": "generation.artefacts",
     "CheckpointError": "errors",
     "Config": "config",
     "DataError": "errors",
+    "Effect": "generation.effects",
     "NotFittedError": "errors",
     "Report": "evaluation.report",
     "RequestError": "errors",
@@ -24,13 +26,16 @@ _MODULES = {  # public name -> its module
     "evaluate": "evaluation.report",
     "generate_shards": "generation.cluster",
     "load": "synthesizer",
+    "truth": "generation.truth",
 }
 _PACKAGES = {"data": "io", "datasets": "datasets"}  # public name -> the package that it stands for
 
 __all__ = [
+    "Artefacts",
     "CheckpointError",
     "Config",
     "DataError",
+    "Effect",
     "NotFittedError",
     "Report",
     "RequestError",
@@ -42,6 +47,7 @@ __all__ = [
     "evaluate",
     "generate_shards",
     "load",
+    "truth",
 ]
 
 if TYPE_CHECKING:
@@ -50,7 +56,10 @@ if TYPE_CHECKING:
     from scld.config import Config
     from scld.errors import CheckpointError, DataError, NotFittedError, RequestError, SCLDError
     from scld.evaluation.report import Report, evaluate
+    from scld.generation.artefacts import Artefacts
     from scld.generation.cluster import generate_shards
+    from scld.generation.effects import Effect
+    from scld.generation.truth import truth
     from scld.schema import Schema
     from scld.synthesizer import Synthesizer, load
 

@@ -12,9 +12,10 @@ import pandas as pd
 from scld.config import Config
 from scld.errors import NotFittedError, check_int
 from scld.generation import editing
+from scld.generation.design import Design, SampleKeywords
 from scld.generation.fitted import FittedModel, torch_device
 from scld.generation.options import SamplingKeywords
-from scld.generation.request import request, request_table
+from scld.generation.request import request_table
 from scld.io.read import Source, read
 from scld.schema import Schema
 from scld.training.fit import fit_model
@@ -141,7 +142,7 @@ class Synthesizer:
         where: Mapping[str, object] | None = None,
         obs: pd.DataFrame | None = None,
         unseen: bool = False,
-        **options: Unpack[SamplingKeywords],
+        **options: Unpack[SampleKeywords],
     ) -> AnnData:
         """Generate synthetic cells.
 
@@ -154,7 +155,7 @@ class Synthesizer:
             Unspecified labels follow their training frequencies given these.
         obs
             A table with one row per cell and one column per label. What is missing is drawn as
-            above. Unseen combinations are always allowed here.
+            above. Unseen combinations are always allowed here. Other columns are kept.
         unseen
             Whether ``where`` may ask for a combination of labels that training did not have: the
             nearest one is shifted in latent space (docs/method.md).
@@ -175,6 +176,23 @@ class Synthesizer:
             in ``uns["scld"]["seed"]``.
         progress
             Whether to show progress on standard error.
+        effects
+            A list of `Effect`: log2 fold changes of chosen genes in the cells that match. The
+            effects are recorded in ``uns["scld"]["effects"]`` and in var.
+        fixed_depth
+            Whether effects leave the total expected counts of a cell as they are. Otherwise they
+            leave those of every other gene as they are.
+        to
+            Labels to change after latent points were generated: the same cells under
+            another donor, batch or condition. Points are shifted as by `transfer`.
+        depth
+            Another sequencing depth: a factor, or the total counts of cells to be like. Up to a
+            factor of 1, each molecule is kept with this probability.
+        artefacts
+            `Artefacts`: doublets, ambient RNA, empty droplets, with their truth in obs.
+        mean
+            Whether the expected counts of each cell, without artefacts, go into ``layers["mean"]``,
+            dense float32. `truth` reads them.
 
         Returns
         -------
@@ -182,15 +200,18 @@ class Synthesizer:
             Raw counts (CSR) in all genes of training, labels as categoricals, and settings in
             ``uns["scld"]``. If any combination is unseen, a column ``seen_in_training``.
 
+        Notes
+        -----
+        With the same seed and cells, calls with other ``effects``, ``to`` and ``depth`` give twins:
+        the same cells, by name. Genes whose expected counts agree have the same counts.
+
         Raises
         ------
         RequestError
             An unknown label or category, a combination without training cells unless ``unseen``,
             a value out of range.
         """
-        checked = self._fitted.options(options)
-        cells = request(n, where, obs, unseen, self.schema, checked.seed)
-        return self._fitted.sample(cells, checked, {"where": self.schema.described(where)})
+        return self._fitted.sample(*self._fitted.design(n, where, obs, unseen, options))
 
     def stream(
         self,
@@ -200,16 +221,15 @@ class Synthesizer:
         obs: pd.DataFrame | None = None,
         unseen: bool = False,
         batch_size: int = 4096,
-        **options: Unpack[SamplingKeywords],
+        **options: Unpack[SampleKeywords],
     ) -> Iterator[AnnData]:
         """Generate the cells of `sample` in batches of ``batch_size``, in bounded memory.
 
         >>> [batch.n_obs for batch in synth.stream(5, batch_size=2, progress=False)]
         [2, 2, 1]
         """
-        checked, size = self._fitted.options(options), check_int("batch_size", batch_size, 1)
-        cells = request(n, where, obs, unseen, self.schema, checked.seed)
-        return self._fitted.stream(cells, checked, {"where": self.schema.described(where)}, size)
+        size = check_int("batch_size", batch_size, 1)
+        return self._fitted.stream(*self._fitted.design(n, where, obs, unseen, options), size)
 
     def encode(self, source: Source, *, layer: str | None = None) -> np.ndarray:
         """Latent points ``[cells, latent]`` of real cells, for ``adata.obsm["X_scld"]``.
@@ -263,8 +283,8 @@ class Synthesizer:
         table = editing.shortfall(adata, label, to, self.schema)
         if not len(table):
             return editing.appended(adata, None, self.schema)
-        cells = request_table(table, self.schema, checked.seed)
-        return editing.appended(adata, self._fitted.sample(cells, checked, {}), self.schema)
+        cells = Design(request_table(table, self.schema, checked.seed))
+        return editing.appended(adata, self._fitted.sample(cells, checked), self.schema)
 
     def transfer(
         self,
@@ -313,7 +333,7 @@ class Synthesizer:
         parts = (model.generator, model.schema, model.genes)
         cells = editing.transfer_request(read(source, layer), to, checked, *parts)
         asked = {"to": model.schema.described(to), "strength": checked.strength}
-        return model.sample(cells, checked, asked)
+        return model.sample(Design(cells, asked), checked)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save to a checkpoint directory of JSON, CSV and safetensors."""

@@ -67,8 +67,8 @@ def _one_thread(threads):
 
 
 def cells(generator, codes=CODES, options=OPTIONS, start=None):
-    pages = list(generator.pages(SamplingRequest(codes, start=start), options))
-    return sp.csr_matrix(sp.vstack(pages))
+    pages = generator.pages(SamplingRequest(codes, start=start), options)
+    return sp.csr_matrix(sp.vstack([page.counts for page in pages]))
 
 
 def pages(generator, codes=CODES, start=None):
@@ -189,9 +189,10 @@ def test_a_guidance_interval_reaches_the_sampler(generator):
 
 def test_a_selected_cell_is_one_of_its_candidates_and_without_selection_it_is_the_first(generator):
     page = pages(generator)[1]
-    candidates = [generator._candidate(page, OPTIONS, i).toarray() for i in range(4)]
-    np.testing.assert_array_equal(candidates[0], generator.generate(page, OPTIONS).toarray())
-    selected = generator.generate(page, POSTS["select"]).toarray()
+    candidates = [generator._candidate(page, OPTIONS, i).counts.toarray() for i in range(4)]
+    first = generator.generate(page, OPTIONS).counts
+    np.testing.assert_array_equal(candidates[0], first.toarray())
+    selected = generator.generate(page, POSTS["select"]).counts.toarray()
     is_one = np.array([(candidate == selected).all(axis=1) for candidate in candidates])
     assert is_one.any(axis=0).all()
     assert (is_one.sum(axis=1) > 0).all()
@@ -203,12 +204,12 @@ def test_selection_goes_by_the_odds(generator):
     """Selected cells have higher log-odds, by as much as odds as probabilities give."""
     expected, found = [], []
     for page in pages(generator, np.resize(CODES, (8 * PAGE, 1))):
-        candidates = [generator._candidate(page, OPTIONS, i) for i in range(4)]
+        candidates = [generator._candidate(page, OPTIONS, i).counts for i in range(4)]
         of_cells = generator.discriminator.log_odds
         log_odds = np.stack([of_cells(LabelledCells(c, page.codes)) for c in candidates])
         probabilities = np.exp(log_odds) / np.exp(log_odds).sum(axis=0)
         expected.append((probabilities * log_odds).sum(axis=0))
-        selected = generator.generate(page, POSTS["select"])
+        selected = generator.generate(page, POSTS["select"]).counts
         found.append(of_cells(LabelledCells(selected, page.codes)))
     difference = np.concatenate(found) - np.concatenate(expected)
     assert np.concatenate(expected).std() > 0

@@ -52,7 +52,8 @@ def variance(counts, codes, axis):
 
 def sampled(generator, codes, options):
     request = SamplingRequest(codes)
-    return sp.csr_matrix(sp.vstack(list(generator.pages(request, options)), format="csr"))
+    pages = [page.counts for page in generator.pages(request, options)]
+    return sp.csr_matrix(sp.vstack(pages, format="csr"))
 
 
 # The spread

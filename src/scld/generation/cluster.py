@@ -16,6 +16,7 @@ from typing import Any, Unpack
 import torch
 
 from scld.errors import RequestError, SCLDError, check_int, one_line
+from scld.generation.design import Design
 from scld.generation.fitted import FittedModel, torch_device
 from scld.generation.options import SamplingKeywords
 from scld.generation.request import part_of_cells
@@ -152,7 +153,7 @@ class Plan:
         request = shard_request(model, checkpoint, n, where, unseen, shard_cells, checked)
         ShardStore.check(output, request, overwrite)
         few = part_of_cells(0, _FEW, where or {}, model.schema, checked.seed, unseen)
-        counts = model.sample(few, replace(checked, progress=False), {}).X
+        counts = model.sample(Design(few), replace(checked, progress=False)).X
         return cls(checkpoint, output, request, counts.nnz / counts.shape[0], overwrite)
 
     def expected(self, workers: int) -> str:

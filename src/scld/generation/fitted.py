@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import scipy.sparse as sp
 import torch
 
 from scld._version import __version__
 from scld.config import Config
 from scld.errors import RequestError, check_int
-from scld.generation.batches import Assembly, resized
-from scld.generation.generator import Generator
+from scld.generation.artefacts import with_artefacts
+from scld.generation.batches import Assembly, Cells, resized
+from scld.generation.design import Design, DesignKeywords, designed
+from scld.generation.generator import Drawn, Generator
 from scld.generation.options import SamplingOptions
-from scld.generation.request import SamplingRequest
+from scld.generation.request import SamplingRequest, request
 from scld.io import checkpoint
 from scld.progress import progress_bars
 from scld.schema import Schema
@@ -92,35 +93,50 @@ class FittedModel:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise checkpoint.damaged(path, str(error)) from error
 
-    def sample(
-        self, request: SamplingRequest, options: SamplingOptions, asked: dict[str, Any]
-    ) -> AnnData:
-        """All cells of a request in one AnnData; ``asked`` is recorded in ``uns``."""
-        counts = sp.csr_matrix(sp.vstack(list(self._pages(request, options)), format="csr"))
-        return self._assembly(options, asked).assemble(counts, request, 0)
+    def design(
+        self,
+        n: Any,
+        where: Mapping[str, object] | None,
+        obs: Any,
+        unseen: bool,
+        keywords: Mapping[str, Any],
+    ) -> tuple[Design, SamplingOptions]:
+        """What `Synthesizer.sample` is asked for, validated."""
+        own = {name: keywords[name] for name in DesignKeywords.__annotations__ if name in keywords}
+        options = self.options({k: v for k, v in keywords.items() if k not in own})
+        cells = request(n, where, obs, unseen, self.schema, options.seed)
+        model = (self.schema, self.genes, self.generator)
+        design = designed(cells, own, *model, options)
+        return design.recorded({"where": self.schema.described(where)}), options
+
+    def sample(self, design: Design, options: SamplingOptions) -> AnnData:
+        """All cells of a request in one AnnData."""
+        cells = Cells.joined(self._pages(design, options))
+        return self._assembly(design, options).assemble(cells, design.request, 0)
 
     def stream(
-        self,
-        request: SamplingRequest,
-        options: SamplingOptions,
-        asked: dict[str, Any],
-        batch_size: int,
+        self, design: Design, options: SamplingOptions, batch_size: int
     ) -> Iterator[AnnData]:
         """The same cells in batches."""
-        assembly, first = self._assembly(options, asked), 0
-        for counts in resized(self._pages(request, options), batch_size):
-            yield assembly.assemble(counts, request, first)
-            first += counts.shape[0]
+        assembly, first = self._assembly(design, options), 0
+        for cells in resized(self._pages(design, options), batch_size):
+            yield assembly.assemble(cells, design.request, first)
+            first += cells.counts.shape[0]
 
-    def _pages(self, request: SamplingRequest, options: SamplingOptions) -> Iterator[sp.csr_matrix]:
+    def _pages(self, design: Design, options: SamplingOptions) -> Iterator[Drawn]:
+        def pages(request: SamplingRequest) -> Iterator[Drawn]:
+            return self.generator.pages(request, options)
+
+        droplets, cells = design.droplets, design.request
+        every = pages(cells) if droplets is None else with_artefacts(cells, droplets, pages)
         with progress_bars(options.progress) as bar:
-            update, done = bar("sample", len(request.codes)), 0
-            for page in self.generator.pages(request, options):
-                done += page.shape[0]
+            update, done = bar("sample", len(cells.codes)), 0
+            for page in every:
+                done += page.counts.shape[0]
                 update(done, "")
                 yield page
 
-    def _assembly(self, options: SamplingOptions, asked: dict[str, Any]) -> Assembly:
+    def _assembly(self, design: Design, options: SamplingOptions) -> Assembly:
         settings = {
             "version": __version__,
             "seed": options.seed,
@@ -129,7 +145,7 @@ class FittedModel:
             "guidance_interval": list(options.interval),
             "candidates": self.generator.candidates(options),
         }
-        return Assembly(self.genes, self.schema, settings | asked)
+        return Assembly(self.genes, self.schema, settings | design.record, design.gene_columns)
 
 
 def _validated_history(history: dict[str, Any]) -> dict[str, Any]:

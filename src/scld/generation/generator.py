@@ -21,13 +21,14 @@ from torch import Tensor
 
 from scld.config import Config
 from scld.errors import SCLDError
+from scld.generation.changes import Changes
 from scld.generation.latent_map import LatentMap
-from scld.generation.latent_shift import CombinationMeans
+from scld.generation.latent_shift import CombinationMeans, LatentShifts
 from scld.generation.options import SamplingOptions
 from scld.generation.post_guidance import Discriminator, LabelledCells, select
 from scld.generation.request import SamplingRequest
 from scld.kernels.parallel import single_threaded_pool, thread_count
-from scld.kernels.sampling import csr_of_device, sample_counts, sample_counts_on_device
+from scld.kernels.sampling import csr_of_device, sample_counts, sample_counts_on_device, thin
 from scld.model.autoencoder import Autoencoder, Batch
 from scld.model.denoiser import Denoiser
 from scld.model.guidance import pre_guided
@@ -51,6 +52,8 @@ class Page(NamedTuple):
     shift: np.ndarray  # [size, dims], added to these
     decode_labels: np.ndarray  # labels that the decoder sees
     start: np.ndarray | None  # latent points [size, dims] to start from; None: pure noise
+    changes: Changes | None = None  # of its cells
+    with_mean: bool = False  # whether expected counts are wanted
 
     @property
     def size(self) -> int:
@@ -61,6 +64,14 @@ class Page(NamedTuple):
     def first(self) -> int:
         """Position of its first cell."""
         return self.number * self.size
+
+
+class Drawn(NamedTuple):
+    """Counts of some cells."""
+
+    counts: sp.csr_matrix  # [cells, genes]
+    unchanged: sp.csr_matrix  # the same without changes of the request: often the same object
+    mean: np.ndarray | None = None  # [cells, genes] the expected counts, if they are wanted
 
 
 @dataclass(frozen=True)
@@ -139,14 +150,14 @@ class Generator:
         active = self.discriminator is not None and self.discriminator.active
         return options.candidates if active else 1
 
-    def pages(self, request: SamplingRequest, options: SamplingOptions) -> Iterator[sp.csr_matrix]:
+    def pages(self, request: SamplingRequest, options: SamplingOptions) -> Iterator[Drawn]:
         """Counts ``[cells, genes]`` of the cells requested, one page at a time, in order.
 
         Pages are computed in parallel by as many threads as torch uses; only a few wait to be
         taken.
         """
         threads = thread_count()
-        waiting: deque[Future[sp.csr_matrix]] = deque()
+        waiting: deque[Future[Drawn]] = deque()
         with single_threaded_pool(threads) as pool:
             for page in self.split(request):
                 waiting.append(pool.submit(self.generate, page, options))
@@ -157,7 +168,7 @@ class Generator:
 
     def split(self, request: SamplingRequest) -> Iterator[Page]:
         """The cells requested as pages, in order."""
-        shifts = self.means.shifts(request.codes)
+        shifts = self._shifts(request)
         rows = self.means.rows(shifts.origin)[shifts.row_of]
         size, before = self.page_size, request.first // self.page_size
         padded = partial(_padded, size=size)
@@ -165,26 +176,33 @@ class Generator:
             cells = slice(number * size, (number + 1) * size)
             origin, shift, decode_labels = map(padded, shifts.of_cells(cells))
             start = None if request.start is None else padded(request.start[cells])
-            row = np.resize(rows[cells], size)
-            codes = request.codes[cells]
-            yield Page(before + number, codes, origin, row, shift, decode_labels, start)
+            row, codes = np.resize(rows[cells], size), request.codes[cells]
+            changes = None if request.changes is None else request.changes.some(cells)
+            extra = (changes, request.with_mean)
+            yield Page(before + number, codes, origin, row, shift, decode_labels, start, *extra)
 
-    def generate(self, page: Page, options: SamplingOptions) -> sp.csr_matrix:
+    def _shifts(self, request: SamplingRequest) -> LatentShifts:
+        """Of the labels; those of cells with an origin are added to the shift from it."""
+        if request.origin is None:
+            return self.means.shifts(request.codes)
+        return self.means.shifts_from(request.origin, request.codes)
+
+    def generate(self, page: Page, options: SamplingOptions) -> Drawn:
         """Counts ``[cells, genes]`` of one page, post-guided."""
         number, codes = self.candidates(options), page.codes
         if self.discriminator is None or number == 1:
             return self._candidate(page, options, 0)
         candidates = [self._candidate(page, options, i) for i in range(number)]
-        log_odds = [self.discriminator.log_odds(LabelledCells(c, codes)) for c in candidates]
+        cells = [LabelledCells(drawn.unchanged, codes) for drawn in candidates]
+        log_odds = [self.discriminator.log_odds(some) for some in cells]
         quantiles = _random(options.seed, page.number, number).random(page.size)[: len(codes)]
         selected = select(np.stack(log_odds), quantiles)
         # the discriminator sees labels, and was trained on cells that have them
         selected[(codes == MISSING).any(axis=1)] = 0
-        rows = selected * len(codes) + np.arange(len(codes))
-        return sp.csr_matrix(sp.vstack(candidates, format="csr")[rows])
+        return _selected(candidates, selected)
 
     @torch.no_grad()
-    def _candidate(self, page: Page, options: SamplingOptions, number: int) -> sp.csr_matrix:
+    def _candidate(self, page: Page, options: SamplingOptions, number: int) -> Drawn:
         """Counts of one candidate for each cell of a page."""
         points = self.points(page, options, number)
         return self.draw(page, points, self.logits(page, points), options, number)
@@ -203,7 +221,7 @@ class Generator:
 
     def draw(
         self, page: Page, points: Tensor, logits: Tensor, options: SamplingOptions, number: int = 0
-    ) -> sp.csr_matrix:
+    ) -> Drawn:
         """Counts ``[cells, genes]`` at latent points of a page; another number, other counts."""
         seed = _seed(options.seed, number)
         dispersions = (
@@ -214,15 +232,49 @@ class Generator:
             raise SCLDError(f"model: its networks give non-finite expression values; {advice}")
         cells = len(page.codes)
         if logits.device.type != "cpu":
-            parameters = self.autoencoder.nb_parameters(logits[:cells], points[:cells, -1:])
-            return _sample_non_empty_on_device(*parameters, seed, page.number)
-        counts = []
+            return self._draw_on_device(page, points[:cells], logits[:cells], seed)
+        drawn = []
         for first in range(0, cells, _DECODED):
             some = slice(first, min(first + _DECODED, cells))
             parameters = self.autoencoder.nb_parameters(logits[some], points[some, -1:])
             mean, dispersion = (part.exp_().numpy() for part in parameters)
-            counts.append(_sample_non_empty(mean, dispersion, seed, page.first + first))
-        return sp.csr_matrix(sp.vstack(counts, format="csr"))
+            expected = self._expected(page, mean, points[some, -1].numpy(), some)
+            at = page.first + first
+            counts, changed = _sample_non_empty(mean, expected.drawn, dispersion, seed, at)
+            drawn.append(expected.finished(counts, changed, seed, at))
+        return _stacked(drawn)
+
+    def _draw_on_device(self, page: Page, points: Tensor, logits: Tensor, seed: int) -> Drawn:
+        """The same on a GPU; where expected counts are changed, counts are drawn on the CPU."""
+        parameters = self.autoencoder.nb_parameters(logits, points[:, -1:])
+        counts = _sample_non_empty_on_device(*parameters, seed, page.number)
+        if page.changes is None and not page.with_mean:
+            return Drawn(counts, counts)
+        mean, dispersion = (part.exp_().cpu().numpy() for part in parameters)
+        log_library = points[:, -1].cpu().numpy()
+        expected = self._expected(page, mean, log_library, slice(0, len(mean)))
+        changed = counts
+        if expected.drawn is not mean:
+            others = sample_counts(expected.drawn, dispersion, seed, page.first).toarray()
+            same = expected.drawn == mean
+            changed = sp.csr_matrix(np.where(same, counts.toarray(), others))
+        return expected.finished(counts, changed, seed, page.first)
+
+    def _expected(
+        self, page: Page, mean: np.ndarray, log_library: np.ndarray, cells: slice
+    ) -> _Expected:
+        """The expected counts of some cells of a page, after its changes."""
+        changes = None if page.changes is None else page.changes.some(cells)
+        if changes is None:
+            return _Expected(mean, None, page.with_mean)
+        changed, shares = changes.expected(mean), None
+        if changes.depth is not None:
+            usual = (float(self.autoencoder.library_mean), float(self.autoencoder.library_sd))
+            factors = changes.depth.factors(log_library, *usual)
+            shares = factors.clip(max=1.0)
+            if (factors > 1).any():
+                changed = changed * factors.clip(min=1.0).astype(np.float32)[:, None]
+        return _Expected(changed, shares, page.with_mean)
 
     @torch.no_grad()
     def latents(self, page: Page, options: SamplingOptions, number: int = 0) -> Tensor:
@@ -294,19 +346,67 @@ def _keeping_last(denoise: Denoise, last: Tensor) -> Denoise:
     return kept
 
 
+class _Expected(NamedTuple):
+    """Expected counts of some cells, and the share of molecules that are kept of them."""
+
+    drawn: np.ndarray  # [cells, genes]
+    shares: np.ndarray | None  # [cells], at most 1; None: all
+    wanted: bool
+
+    def finished(
+        self, counts: sp.csr_matrix, changed: sp.csr_matrix, seed: int, first: int
+    ) -> Drawn:
+        """Counts without and with changes, thinned."""
+        mean = self.drawn if self.wanted else None
+        if self.shares is not None:
+            changed = thin(changed, self.shares, seed, first)
+            mean = None if mean is None else mean * self.shares.astype(np.float32)[:, None]
+        return Drawn(changed, counts, mean)
+
+
+def _stacked(parts: Sequence[Drawn]) -> Drawn:
+    """Parts of a page, one below another."""
+    unchanged = sp.csr_matrix(sp.vstack([part.unchanged for part in parts], format="csr"))
+    counts = unchanged
+    if any(part.counts is not part.unchanged for part in parts):
+        counts = sp.csr_matrix(sp.vstack([part.counts for part in parts], format="csr"))
+    means = [part.mean for part in parts if part.mean is not None]
+    return Drawn(counts, unchanged, np.concatenate(means) if means else None)
+
+
+def _selected(candidates: Sequence[Drawn], selected: np.ndarray) -> Drawn:
+    """One candidate ``[cells]`` of each cell."""
+    whole = _stacked(candidates)
+    rows = selected * len(selected) + np.arange(len(selected))
+    mean = None if whole.mean is None else whole.mean[rows]
+    return Drawn(sp.csr_matrix(whole.counts[rows]), sp.csr_matrix(whole.unchanged[rows]), mean)
+
+
 def _sample_non_empty(
-    mean: np.ndarray, dispersion: np.ndarray, seed: int, first: int
-) -> sp.csr_matrix:
-    """Sample counts; cells without any, as shallow ones can be, again: no real cell is empty."""
+    mean: np.ndarray, changed: np.ndarray, dispersion: np.ndarray, seed: int, first: int
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Sample counts at two means; cells without any, as shallow ones can be, again.
+
+    No real cell is empty. Whether a cell is sampled again depends on its counts at the first mean,
+    so that where both means agree the counts do.
+    """
+    same = changed is mean
     counts = sample_counts(mean, dispersion, seed, first)
+    others = counts if same else sample_counts(changed, dispersion, seed, first)
     for redraw in range(1, _MAX_REDRAWS):
         empty = np.diff(counts.indptr) == 0
         if not empty.any():
             break
-        again = sample_counts(mean, dispersion, _seed(seed, 0, redraw), first)
-        kept, replaced = (sp.diags_array(mask.astype(np.float32)) for mask in (~empty, empty))
-        counts = sp.csr_matrix(kept @ counts + replaced @ again)
-    return counts
+        again = _seed(seed, 0, redraw)
+        counts = _replaced(counts, sample_counts(mean, dispersion, again, first), empty)
+        if not same:
+            others = _replaced(others, sample_counts(changed, dispersion, again, first), empty)
+    return counts, counts if same else others
+
+
+def _replaced(counts: sp.csr_matrix, others: sp.csr_matrix, rows: np.ndarray) -> sp.csr_matrix:
+    kept, replaced = (sp.diags_array(mask.astype(np.float32)) for mask in (~rows, rows))
+    return sp.csr_matrix(kept @ counts + replaced @ others)
 
 
 def _sample_non_empty_on_device(

@@ -107,6 +107,20 @@ class CombinationMeans:
         origin, shift, decode_labels = (np.stack(part) for part in parts)
         return LatentShifts(origin, shift, decode_labels, row_of)
 
+    def shifts_from(self, before: np.ndarray, after: np.ndarray) -> LatentShifts:
+        """How to generate cells with codes ``before``, shifted to codes ``after``.
+
+        The shift is the difference of the means; the library size stays.
+        """
+        pairs, row_of = unique_rows(np.concatenate([before, after], axis=1))
+        old, new = np.split(pairs, 2, axis=1)
+        start, end = self.shifts(old), self.shifts(new)
+        difference = self.differences(old, new)
+        difference[:, -1] = 0
+        shift = start.shift[start.row_of] + difference
+        decode_labels = end.decode_labels[end.row_of]
+        return LatentShifts(start.origin[start.row_of], shift, decode_labels, row_of)
+
     def point(self, row: np.ndarray) -> np.ndarray | None:
         """The mean ``[dims]`` of a combination, seen or not; None if no shift is known."""
         known = row != MISSING

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from scld.errors import RequestError, check_int, listed, nearest
+from scld.generation.changes import Changes
 from scld.schema import MISSING, Schema
 
 SEEN = "seen_in_training"  # obs column: whether training had this combination of labels
@@ -33,13 +34,30 @@ class SamplingRequest:
     first
         Position of the first cell in a larger request of which these are a part: a whole number of
         pages.
+    origin
+        Labels ``[cells, labels]`` that latent points are generated of, before they are shifted to
+        those in ``codes``; None: the same.
+    changes
+        Effects and depth.
+    with_mean
+        Whether the expected counts are wanted too.
     """
 
     codes: np.ndarray
     names: pd.Index | None = None
     start: np.ndarray | None = None
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
     first: int = 0
+    origin: np.ndarray | None = None
+    changes: Changes | None = None
+    with_mean: bool = False
+
+    def take(self, cells: np.ndarray, first: int) -> SamplingRequest:
+        """Other cells with the labels and changes of some of these, without names."""
+        origin = None if self.origin is None else self.origin[cells]
+        changes = None if self.changes is None else self.changes.some(cells)
+        bare = replace(self, names=None, start=None, columns={}, first=first)
+        return replace(bare, codes=self.codes[cells], origin=origin, changes=changes)
 
     def obs(self, cells: slice, schema: Schema) -> pd.DataFrame:
         """The obs table of some of the cells."""
@@ -68,7 +86,8 @@ def request_cells(n: Any, where: Any, schema: Schema, seed: int, unseen: bool) -
     """``n`` cells with the labels in ``where``; others by their training frequencies."""
     n = check_int("n", n, 1)
     where = {} if where is None else where
-    return _request(schema.draw(_uniforms(n, schema, seed), where, unseen), schema)
+    codes = schema.draw(_uniforms(n, schema, seed), where, unseen)
+    return SamplingRequest(codes, columns=seen_column(codes, schema))
 
 
 def part_of_cells(
@@ -87,7 +106,7 @@ def part_of_cells(
 def request_table(obs: Any, schema: Schema, seed: int) -> SamplingRequest:
     """One cell per row of a table with a column per label; gaps are drawn as by `request_cells`.
 
-    A row's draw depends on its position only, not on the other rows.
+    A row's draw depends on its position only, not on the other rows. Other columns are kept.
     """
     _check_table(obs, schema.names)
     codes = schema.codes(obs)
@@ -97,7 +116,17 @@ def request_table(obs: Any, schema: Schema, seed: int) -> SamplingRequest:
         known = zip(schema.labels, row, strict=True)
         fixed = {label.name: label.categories[code] for label, code in known if code != MISSING}
         codes[same] = schema.draw(uniforms[same], fixed, unseen=True)
-    return _request(codes, schema, pd.Index(obs.index.astype(str)))
+    seen = seen_column(codes, schema)
+    others = {name: _column(obs[name]) for name in obs if name not in [*schema.names, *seen]}
+    return SamplingRequest(codes, pd.Index(obs.index.astype(str)), columns=others | seen)
+
+
+def _column(values: pd.Series) -> Any:
+    """A column that is kept; what is neither a number nor a category becomes a category."""
+    plain = pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
+    if plain or isinstance(values.dtype, pd.CategoricalDtype):
+        return values.array
+    return pd.Categorical(values.astype(object).map(str, na_action="ignore"))
 
 
 def seen_column(codes: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
@@ -114,19 +143,19 @@ def seen_name(schema: Schema) -> str:
     return name
 
 
-def _request(codes: np.ndarray, schema: Schema, names: pd.Index | None = None) -> SamplingRequest:
-    return SamplingRequest(codes, names, columns=seen_column(codes, schema))
-
-
 def _uniforms(n: int, schema: Schema, seed: int, first: int = 0) -> np.ndarray:
     """Random numbers ``[n, 1 + labels]``, of the rows from ``first`` on of an endless table.
 
     ``first`` is a multiple of 4, the numbers that the generator makes at a time.
     """
-    key = np.array([seed, _LABEL_STREAM], dtype=np.uint64)
-    stream, columns = np.random.Philox(key=key), 1 + len(schema.labels)
-    stream.advance(first * columns // 4)
-    return np.random.Generator(stream).random((n, columns))
+    return random_numbers(seed, _LABEL_STREAM, n, 1 + len(schema.labels), first)
+
+
+def random_numbers(seed: int, stream: int, n: int, columns: int, first: int = 0) -> np.ndarray:
+    """Numbers ``[n, columns]`` in [0, 1), of the rows from ``first`` on of an endless table."""
+    philox = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
+    philox.advance(first * columns // 4)
+    return np.random.Generator(philox).random((n, columns))
 
 
 def _check_table(obs: Any, labels: Sequence[str]) -> None:

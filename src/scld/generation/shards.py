@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scld.errors import CheckpointError, RequestError, check_int
+from scld.generation.design import Design
 from scld.generation.fitted import FittedModel, torch_device
 from scld.generation.generator import GPU_PAGE
 from scld.generation.options import SamplingOptions
@@ -83,7 +84,8 @@ def generate_shard(checkpoint: str, output: str, request: Plain, shard: int) -> 
     options = _options(model, request)
     where = _where(model, request)
     cells = part_of_cells(first, stop, where, schema, options.seed, request["unseen"])
-    return store.write(shard, model.sample(cells, options, {"where": schema.described(where)}))
+    design = Design(cells, {"where": schema.described(where)})
+    return store.write(shard, model.sample(design, options))
 
 
 def checkpoint_digest(path: Path) -> str:

@@ -35,7 +35,7 @@ def _is_zarr(path: Path) -> bool:
 
 
 def write(batches: Iterable[AnnData], path: Path, overwrite: bool = False) -> int:
-    """Write batches with the same genes and labels to one ``.h5ad`` or ``.zarr``.
+    """Write batches with the same genes, labels and dense layers to one ``.h5ad`` or ``.zarr``.
 
     One batch is in memory at a time.
 
@@ -69,6 +69,8 @@ def _write(batches: Iterable[AnnData], path: Path) -> int:
         for batch in batches:
             if tables:
                 ad.io.sparse_dataset(store["X"]).append(batch.X)
+                for name, layer in batch.layers.items():
+                    _append(store[f"layers/{name}"], layer)
             else:
                 ad.io.write_elem(
                     store, "/", ad.AnnData(obs=batch.obs, var=batch.var, uns=batch.uns)
@@ -76,9 +78,27 @@ def _write(batches: Iterable[AnnData], path: Path) -> int:
                 large = {"indptr_dtype": np.int64}  # more than 2^31 counts in all
                 options = large if sp.issparse(batch.X) else {}
                 ad.io.write_elem(store, "X", batch.X, dataset_kwargs=options)
+                for name, layer in batch.layers.items():
+                    _write_dense(store, f"layers/{name}", layer)
             tables.append(batch.obs)
         ad.io.write_elem(store, "obs", pd.concat(tables))
     return sum(map(len, tables))
+
+
+def _write_dense(store: Any, name: str, layer: np.ndarray) -> None:
+    """Write a matrix to which rows can be appended."""
+    import anndata as ad
+    import h5py
+
+    options = {"maxshape": (None, layer.shape[1])} if isinstance(store, h5py.Group) else {}
+    ad.io.write_elem(store, name, layer, dataset_kwargs=options)
+
+
+def _append(matrix: Any, rows: np.ndarray) -> None:
+    """Append rows to a matrix on disk."""
+    before = matrix.shape[0]
+    matrix.resize((before + len(rows), rows.shape[1]))
+    matrix[before:] = rows
 
 
 def _store(path: Path) -> AbstractContextManager[Any]:

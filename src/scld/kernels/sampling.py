@@ -1,8 +1,9 @@
 """Exact negative binomial counts, written straight to CSR: compiled, and in torch for a GPU.
 
 Most counts are zero, and most zeros are decided by one uniform number and one comparison: P(0) is
-at least exp(-mu), which is at least 1 - mu + mu^2 / 2 - mu^3 / 6. Each cell has its own random
-stream, keyed by (seed, position), so that its counts do not depend on the batch or thread.
+at least exp(-mu), which is at least 1 - mu + mu^2 / 2 - mu^3 / 6. Each count has its own random
+stream, keyed by (seed, position of the cell, gene), so that it does not depend on the batch or
+thread, nor on the means of other genes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scld.kernels.jit import njit
 _INVERSION_BELOW = 16.0  # larger means: gamma and Poisson draws cost less than inversion
 _PTRS_FROM = 10.0  # the mean from which Hoermann's rejection constants hold
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # between the states of a stream
+_THINNING = 0x2545F4914F6CDD1D  # its streams are not those of the counts
 
 
 def sample_counts(
@@ -53,6 +55,31 @@ def sample_counts(
     dispersion = np.atleast_2d(np.ascontiguousarray(dispersion, dtype=np.float32))
     indptr, indices, values = _sample_rows(mean, dispersion, np.uint64(seed), np.uint64(first))
     return sp.csr_matrix((values, indices, indptr), shape=mean.shape)
+
+
+def thin(counts: sp.csr_matrix, shares: np.ndarray, seed: int, first: int = 0) -> sp.csr_matrix:
+    """Keep each molecule with a probability: binomial counts, as of a shallower sequencing.
+
+    Parameters
+    ----------
+    counts
+        ``[cells, genes]``.
+    shares
+        ``[cells]`` the probability; from 1 on a cell keeps its counts.
+    seed, first
+        As for `sample_counts`.
+
+    Examples
+    --------
+    >>> thin(sp.csr_matrix([[1000.0]]), np.array([0.5]), seed=0).toarray().round(-2)
+    array([[500.]], dtype=float32)
+    """
+    values = counts.data.astype(np.float32)
+    key = np.uint64(seed ^ _THINNING)
+    _thin_rows(values, counts.indices, counts.indptr, shares.astype(float), key, np.uint64(first))
+    kept = sp.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape, copy=True)
+    kept.eliminate_zeros()
+    return kept
 
 
 def sample_counts_on_device(
@@ -103,10 +130,10 @@ def _sample_rows(
             mu = np.float64(mean[cell, gene])
             least_p0 = 1.0 - mu * (1.0 - mu * (0.5 - mu / 6.0))
             sure[gene] = _unit(begin + np.uint64(gene + 1) * _STEP) < least_p0
-        stream[0] = begin + np.uint64(genes) * _STEP
         for gene in range(genes):
             if sure[gene]:
                 continue
+            stream[0] = _mix(begin - np.uint64(gene + 1) * _STEP)
             u = _unit(begin + np.uint64(gene + 1) * _STEP)
             count = _negative_binomial(np.float64(mean[cell, gene]), np.float64(r[gene]), u, stream)
             if count > 0:
@@ -115,6 +142,28 @@ def _sample_rows(
                 at += 1
         indptr[cell + 1] = at
     return indptr, indices[:at].copy(), values[:at].copy()
+
+
+@njit()
+def _thin_rows(
+    values: np.ndarray,
+    genes: np.ndarray,
+    indptr: np.ndarray,
+    shares: np.ndarray,
+    seed: np.uint64,
+    first: np.uint64,
+) -> None:
+    stream = np.empty(1, np.uint64)
+    for cell in range(len(shares)):
+        if shares[cell] >= 1.0:
+            continue
+        begin = _mix(_mix(seed) + first + np.uint64(cell))
+        for at in range(indptr[cell], indptr[cell + 1]):
+            stream[0] = _mix(begin - np.uint64(genes[at] + 1) * _STEP)
+            kept = 0
+            for _ in range(int(values[at])):
+                kept += _uniform(stream) < shares[cell]
+            values[at] = kept
 
 
 @njit()

@@ -266,7 +266,7 @@ def _generated(
         rows = within[page.first : page.first + len(page.codes)]
         products += rows.T @ logits[: len(rows)].cpu().numpy()
         for number, drawn in enumerate(draws):
-            drawn.append(generator.draw(page, some, logits, options, number))
+            drawn.append(generator.draw(page, some, logits, options, number).counts)
     first, second = (sp.csr_matrix(sp.vstack(drawn, format="csr")) for drawn in draws)
     return _Generated(points, within, products, (first, second))
 

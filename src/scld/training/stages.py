@@ -213,7 +213,7 @@ class Fit:
         update = self.bar(self._title(4, "post-guidance"), -(-len(codes) // generator.page_size))
         pages = []
         for page in generator.pages(SamplingRequest(codes), options):
-            pages.append(page)
+            pages.append(page.counts)
             update(len(pages), "")
         return sp.csr_matrix(sp.vstack(pages, format="csr"))
 

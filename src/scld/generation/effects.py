@@ -1,0 +1,203 @@
+"""Designed effects: chosen genes with chosen fold changes, in chosen cells."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scld.errors import RequestError, listed, nearest
+from scld.generation.changes import Rows
+
+LARGEST = 10.0  # log2 fold change
+EFFECT, GENE, LOG2FC = "effect", "gene", "log2fc"  # columns of a table of effects; the rest of it
+ANY = ""  # are conditions: in which every value matches
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Log2 fold changes of the expected counts of some genes, in the cells that match.
+
+    Parameters
+    ----------
+    log2fc
+        Log2 fold change of each gene, from -10 to 10.
+    where
+        Category, or list of categories, of each obs column that a cell must have. Any column of the
+        table of cells, also those that the model does not know. Empty: all cells.
+
+    Raises
+    ------
+    RequestError
+        No gene, a fold change out of range, an empty list of categories.
+
+    Examples
+    --------
+    >>> effect = Effect({"ISG15": 2, "IFI6": 1}, where={"group": "treated"})
+    >>> effect.table()[["gene", "log2fc", "group"]].values.tolist()
+    [['ISG15', 2.0, 'treated'], ['IFI6', 1.0, 'treated']]
+    """
+
+    log2fc: Mapping[str, float]
+    where: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what in ("log2fc", "where"):
+            if not isinstance(getattr(self, what), Mapping):
+                example = "Effect({'ISG15': 2.0}, where={'group': 'treated'})"
+                seen = type(getattr(self, what)).__name__
+                raise RequestError(f"effects: {what} is {seen}; pass a dict, such as {example}")
+        if not self.log2fc:
+            raise RequestError("effects: an effect without genes; name one, such as {'ISG15': 2.0}")
+        for gene, value in self.log2fc.items():
+            _check_log2fc(gene, value)
+        for column, values in self.where.items():
+            if not _texts(values):
+                advice = f"name a category, or leave {column!r} out"
+                raise RequestError(f"effects: where: {column!r} is an empty list; {advice}")
+
+    def table(self) -> pd.DataFrame:
+        """One row per gene and combination of categories; the format of ``effects.csv``."""
+        columns = [GENE, LOG2FC, *map(str, self.where)]
+        combinations = list(itertools.product(*map(_texts, self.where.values())))
+        rows = [(g, float(x), *c) for c in combinations for g, x in self.log2fc.items()]
+        return pd.DataFrame(rows, columns=columns)
+
+    def matches(self, obs: pd.DataFrame) -> np.ndarray:
+        """Which cells of a table match ``[cells]``."""
+        found = np.ones(len(obs), bool)
+        for column, values in self.where.items():
+            if column not in obs:
+                known = list(map(str, obs.columns))
+                seen = f"no column {column!r} in the table of cells"
+                near = nearest(str(column), known)
+                raise RequestError(f"effects: {seen}; columns: {listed(known) or 'none'}{near}")
+            found &= obs[column].astype(str).isin(_texts(values)).to_numpy()
+        return found
+
+
+def effects_table(effects: Sequence[Effect]) -> pd.DataFrame:
+    """All effects as one table: number of the effect, gene, log2fc and one column per condition.
+
+    A condition that an effect does not have is an empty text.
+    """
+    tables = [effect.table().assign(**{EFFECT: i}) for i, effect in enumerate(effects, 1)]
+    table = pd.concat(tables, ignore_index=True).fillna(ANY)
+    order = [EFFECT, GENE, LOG2FC]
+    table = table[order + [name for name in table if name not in order]]
+    return table.set_axis(table.index.astype(str))  # as AnnData stores it
+
+
+def effects_of(table: pd.DataFrame, place: str = "effects") -> list[Effect]:
+    """The inverse of `effects_table`: one effect per number and combination of conditions.
+
+    A column ``effect`` can be left out. Missing values match every cell.
+
+    Raises
+    ------
+    RequestError
+        No column ``gene`` or ``log2fc``, no rows, a gene twice in the same effect.
+    """
+    missing = [name for name in (GENE, LOG2FC) if name not in table]
+    if missing or not len(table):
+        columns = listed(list(map(str, table.columns)))
+        allowed = "one row per gene, with columns gene, log2fc and one per condition"
+        raise RequestError(f"{place}: {len(table)} rows with columns {columns}; write {allowed}")
+    conditions = [name for name in table if name not in (EFFECT, GENE, LOG2FC)]
+    texts = table[conditions].astype(object).where(table[conditions].notna(), ANY).astype(str)
+    numbers = table[EFFECT] if EFFECT in table else pd.Series(0, index=table.index)
+    keys = [numbers, *(texts[name] for name in conditions)]
+    effects = []
+    for key, rows in table.groupby(keys, sort=False):
+        values = zip(conditions, key[1:], strict=True)
+        where = {str(name): value for name, value in values if value != ANY}
+        repeated = rows[GENE][rows[GENE].duplicated()]
+        if len(repeated):
+            seen = f"gene {repeated.iloc[0]!r} has several rows with the same conditions"
+            raise RequestError(f"{place}: {seen}; keep one")
+        names = map(str, rows[GENE])
+        effects.append(Effect(dict(zip(names, rows[LOG2FC], strict=True)), where))
+    return effects
+
+
+def fold_changes(effects: Sequence[Effect], obs: pd.DataFrame, genes: pd.DataFrame) -> Rows:
+    """Natural log fold changes ``[cells, seen genes]``, the sums of all effects that match.
+
+    Parameters
+    ----------
+    effects
+        At least one.
+    obs
+        The cells.
+    genes
+        Columns ``gene`` and ``seen``, one row per gene of the model.
+
+    Raises
+    ------
+    RequestError
+        An effect that matches no cell, or an unknown gene.
+    """
+    if isinstance(effects, Effect) or not all(isinstance(e, Effect) for e in effects):
+        advice = "pass a list of scld.Effect({'ISG15': 2.0}, where={'group': 'treated'})"
+        raise RequestError(f"effects: got {type(effects).__name__}; {advice}")
+    folds = np.stack([_of_genes(effect, genes) for effect in effects])
+    matches = np.stack([effect.matches(obs) for effect in effects], axis=1)
+    for effect, cells in zip(effects, matches.T, strict=True):
+        if not cells.any():
+            seen = f"no cell has {dict(effect.where)!r}"
+            raise RequestError(f"effects: {seen}; the effect would change nothing")
+    sets, of = np.unique(matches, axis=0, return_inverse=True)
+    _warn_if_added(sets, folds, genes)
+    return Rows((sets.astype(np.float32) @ folds), of.ravel())
+
+
+def gene_columns(effects: Sequence[Effect], genes: pd.Series) -> dict[str, np.ndarray]:
+    """var columns: the log2 fold change of each gene in each effect."""
+    return {
+        f"log2fc_{i}": genes.map(effect.log2fc).fillna(0.0).to_numpy(float)
+        for i, effect in enumerate(effects, 1)
+    }
+
+
+def _of_genes(effect: Effect, genes: pd.DataFrame) -> np.ndarray:
+    """Natural log fold changes ``[seen genes]``."""
+    known = genes["gene"].tolist()
+    unknown = [gene for gene in effect.log2fc if gene not in set(known)]
+    if unknown:
+        seen = f"gene {unknown[0]!r} is not a gene of this model"
+        raise RequestError(f"effects: {seen}{nearest(str(unknown[0]), known) or ''}")
+    unseen = set(genes["gene"][~genes["seen"]]) & set(effect.log2fc)
+    if unseen:
+        seen = f"training saw no count of gene {min(unseen)!r}, so it is never expressed"
+        raise RequestError(f"effects: {seen}; leave it out")
+    folds = genes["gene"][genes["seen"]].map(effect.log2fc).fillna(0.0).to_numpy(np.float32)
+    scaled: np.ndarray = folds * np.float32(math.log(2))
+    return scaled
+
+
+def _warn_if_added(sets: np.ndarray, folds: np.ndarray, genes: pd.DataFrame) -> None:
+    several = ((sets.astype(int) @ (folds != 0).astype(int)) > 1).any(axis=0)
+    if several.any():
+        names = listed(genes["gene"][genes["seen"]][several].tolist(), 3)
+        seen = f"several effects on the same genes of the same cells ({names})"
+        warnings.warn(f"effects: {seen}; their log2 fold changes add up", stacklevel=2)
+
+
+def _check_log2fc(gene: Any, value: Any) -> None:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not -LARGEST <= value <= LARGEST:
+        allowed = f"log2 fold changes from {-LARGEST:g} to {LARGEST:g}"
+        raise RequestError(f"effects: gene {gene!r}: got {value!r}; allowed are {allowed}")
+
+
+def _texts(values: object) -> list[str]:
+    """Categories as text, each once."""
+    listed = values if pd.api.types.is_list_like(values) else [values]
+    return list(dict.fromkeys(map(str, listed)))  # type: ignore[call-overload]
