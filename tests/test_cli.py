@@ -303,6 +303,45 @@ def test_info_describes_a_checkpoint_of_format_2(pytestconfig):
     assert "denoiser:" in result.stdout
 
 
+# Designed cells
+
+
+def written_by_sample(saved, tmp_path, *words):
+    output = tmp_path / "cells.h5ad"
+    done("sample", saved, "--seed", 3, "--post", "off", *words, "-o", output, "--overwrite")
+    return read(output)
+
+
+def test_a_design_and_its_effects_come_from_csv_files(saved, tmp_path):
+    table = pd.DataFrame({"cell_type": ["B", "T"] * 50, "group": ["01", "01", "02", "02"] * 25})
+    table.to_csv(tmp_path / "design.csv", index=False)
+    (tmp_path / "effects.csv").write_text("gene,log2fc,group\ngene_1,2,01\ngene_2,-1,\n")
+    design = ("--obs", tmp_path / "design.csv")
+    effects = (*design, "--effects", tmp_path / "effects.csv", "--mean")
+    usual = written_by_sample(saved, tmp_path, *design, "--mean")
+    cells = written_by_sample(saved, tmp_path, *effects)
+    ratio = cells.layers["mean"][:, 1] / usual.layers["mean"][:, 1]
+    assert cells.obs["group"].tolist() == ["01", "01", "02", "02"] * 25
+    np.testing.assert_allclose(ratio, np.where(cells.obs["group"] == "01", 4.0, 1.0), rtol=1e-5)
+    assert cells.uns["scld"]["effects"]["group"].tolist() == ["01", ""]
+
+
+@pytest.mark.parametrize("words", [("--depth", "0.5"), ("--one-population",), ("--ambient", "0.2")])
+def test_options_of_designed_cells_change_the_counts(saved, tmp_path, words):
+    usual = written_by_sample(saved, tmp_path, "-n", 60)
+    changed = written_by_sample(saved, tmp_path, "-n", 60, *words)
+    assert (usual.X != changed.X).nnz > 0
+
+
+def test_artefacts_and_other_labels_are_options(saved, tmp_path):
+    artefacts = ("--doublets", "0.5", "--ambient", "0.1", "--empty", "7")
+    cells = written_by_sample(saved, tmp_path, "-n", 60, *artefacts, "--set", "donor=1")
+    assert cells.n_obs == 67
+    assert cells.obs["is_empty"].sum() == 7
+    assert cells.obs["is_doublet"].any()
+    assert (cells.obs["donor"][:60] == 1).all()
+
+
 # What cannot be done
 
 OUT = ("-o", "cells.h5ad")
@@ -353,6 +392,14 @@ REFUSED = [
     ((*SAMPLE, "--steps", "0", *OUT), "steps: got 0"),
     ((*SAMPLE, "--guidance-interval", "3", "1", *OUT), "guidance_interval: got (3.0, 1.0)"),
     (("sample", "{saved}", "--obs", "no.csv", *OUT), "--obs: no.csv: no such file"),
+    ((*SAMPLE, "--effects", "no.csv", *OUT), "--effects: no.csv: no such file"),
+    ((*SAMPLE, "--effects", "empty.csv", *OUT), "--effects: empty.csv: not a readable CSV"),
+    ((*SAMPLE, "--effects", "bad.csv", *OUT), "--effects: bad.csv: 1 rows with columns"),
+    ((*SAMPLE, "--depth", "0", *OUT), "depth: got 0.0"),
+    ((*SAMPLE, "--doublets", "2", *OUT), "artefacts: doublets: got 2.0"),
+    ((*SAMPLE, "--new-donors", "donor", *OUT), "new_donors: label 'donor' has"),
+    ((*SAMPLE, "--mean", "--shard-cells", "2048", *OUT), "--mean: not possible with shards"),
+    ((*SAMPLE, "--set", "donor", *OUT), "--set: got 'donor'"),
     (("sample", "{saved}", "--obs", "{source}", *OUT), "not a readable CSV"),
     (("sample", "{saved}", "--obs", "empty.csv", *OUT), "not a readable CSV"),
     (("sample", "{saved}", "--obs", ".", *OUT), "--obs: .: not a readable CSV"),
@@ -389,6 +436,7 @@ REFUSED = [
 def test_what_cannot_be_done_is_one_line(words, expected, saved, source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.csv").touch()
+    (tmp_path / "bad.csv").write_text("gene,fold\ngene_1,2\n")
     before = sorted(entry.name for entry in tmp_path.iterdir())
     assert expected in refused(*(word.format(saved=saved, source=source) for word in words))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == before

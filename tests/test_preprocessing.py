@@ -6,7 +6,15 @@ import scipy.sparse as sp
 from sklearn.decomposition import PCA
 from toy import make_cells
 
-from scld.preprocessing import TARGET_SUM, log_normalise, principal_components, split, split_rows
+from scld.errors import DataError
+from scld.preprocessing import (
+    TARGET_SUM,
+    log_normalise,
+    permuted,
+    principal_components,
+    split,
+    split_rows,
+)
 
 COUNTS = sp.csr_matrix(make_cells(60, 12).X)
 FORMATS = pytest.mark.parametrize("form", [sp.csr_matrix, np.asarray], ids=["sparse", "dense"])
@@ -208,3 +216,16 @@ def test_the_parts_of_a_split_are_copies():
     assert not train.is_view
     train.X[:] = 0
     assert adata.X.min() == 1
+
+
+def test_permuted_labels_keep_their_numbers_within_each_donor():
+    obs = make_cells(300).obs.assign(group=["a", "a", "b"] * 100)
+    new = permuted(obs, "group", within="donor")
+    assert new.index.equals(obs.index)
+    assert (new != obs["group"]).any()
+    before, after = (pd.crosstab(values, obs["donor"]) for values in (obs["group"], new))
+    assert before.equals(after)
+    assert permuted(obs, "cell_type").value_counts().equals(obs["cell_type"].value_counts())
+    assert permuted(obs, "cell_type").dtype == obs["cell_type"].dtype
+    with pytest.raises(DataError, match="no such obs column"):
+        permuted(obs, "grup")

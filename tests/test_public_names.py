@@ -7,9 +7,11 @@ import pytest
 import scld
 
 NAMES = [
+    "Artefacts",
     "CheckpointError",
     "Config",
     "DataError",
+    "Effect",
     "NotFittedError",
     "Report",
     "RequestError",
@@ -21,6 +23,7 @@ NAMES = [
     "evaluate",
     "generate_shards",
     "load",
+    "truth",
 ]
 
 
@@ -35,7 +38,7 @@ def test_each_public_name_exists_and_has_a_docstring(name):
 
 
 def test_the_functions_of_scld_data():
-    assert sorted(scld.data.__all__) == ["count_matrix", "open_shards", "read", "split"]
+    assert sorted(scld.data.__all__) == ["count_matrix", "open_shards", "permuted", "read", "split"]
     for name in scld.data.__all__:
         assert inspect.getdoc(getattr(scld.data, name))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from scld.synthesizer import Synthesizer
 
 Command = Callable[..., None]
+_CSV_ROWS = {
+    "--obs": "one column per label, one row per cell",
+    "--effects": "columns gene, log2fc and one per obs column to match, one row per gene",
+}
 
 
 class _Group(click.Group):
@@ -106,6 +110,43 @@ _SAMPLING = (
     _overwrite,
     _quiet,
 )
+
+
+_DESIGN = (
+    click.option(
+        "--effects",
+        type=_out,
+        help="CSV of designed effects: columns gene, log2fc, and one per obs column to match.",
+    ),
+    click.option("--fixed-depth", is_flag=True, help="Effects leave the total of a cell the same."),
+    click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="LABEL=CATEGORY",
+        help="The same cells under another label: change it after latent points are generated.",
+    ),
+    click.option("--depth", type=float, help="Factor of the sequencing depth, such as 0.5."),
+    click.option(
+        "--new-donors",
+        metavar="LABEL",
+        help="Label of donors: those in --obs that training did not have are new donors.",
+    ),
+    click.option(
+        "--one-population", is_flag=True, help="No structure within a combination of labels."
+    ),
+    click.option("--doublets", type=float, default=0.0, help="Share of cells that are doublets."),
+    click.option("--ambient", type=float, default=0.0, help="Share of ambient counts in a cell."),
+    click.option("--empty", type=int, default=0, help="Number of empty droplets."),
+    click.option("--mean", is_flag=True, help="Write expected counts too, as the layer mean."),
+)
+
+
+def _designs(command: Command) -> Command:
+    """The options of designed cells; `_design` reads them."""
+    for option in reversed(_DESIGN):
+        command = option(command)
+    return command
 
 
 def _sampling(command: Command) -> Command:
@@ -222,6 +263,8 @@ def _next(*command: str) -> None:
     scld sample atlas.scld -n 500 --where cell_type="plasma cell" --guidance 1.5 -o plasma.h5ad
     scld sample atlas.scld -n 500 -w cell_type="plasma cell" -w tissue=liver --unseen -o plasma.h5ad
     scld sample atlas.scld --obs table.csv -o cells.h5ad
+    scld sample atlas.scld --obs design.csv --effects effects.csv --mean -o cells.h5ad
+    scld sample atlas.scld -n 5000 --depth 0.5 --doublets 0.05 --ambient 0.1 -o cells.h5ad
     scld sample atlas.scld -n 10000000 --workers 4 -o cells.zarr""",
 )
 @click.argument("checkpoint", type=_out)
@@ -240,6 +283,7 @@ def _next(*command: str) -> None:
     help="CSV with one row per cell and one column per label, instead of -n and --where.",
 )
 @click.option("--unseen", is_flag=True, help="Allow combinations of labels without training cells.")
+@_designs
 @click.option(
     "--workers", type=int, help="Write shards, made by so many processes of a local Dask cluster."
 )
@@ -275,8 +319,7 @@ def sample(
         allowed = "say how many cells to generate (-n 1000), or list them with --obs table.csv"
         raise RequestError(f"-n: missing; {allowed}")
     if dry_run or any(option is not None for option in (workers, scheduler, shard_cells)):
-        if obs is not None:
-            raise RequestError("--obs: not possible with shards; use -n and --where")
+        _check_no_design(obs, given)
         plan = _plan(checkpoint, output, n, wheres, unseen, shard_cells, given)
         if dry_run:
             click.echo(plan.expected(1 if workers is None else workers))
@@ -288,12 +331,44 @@ def sample(
     options = _options(given)
     synth = load(checkpoint, device=given["device"])
     where = _where(wheres, synth.labels) or None
-    table = None if obs is None else _table(obs, synth.schema)
-    cells = synth.stream(n, where=where, obs=table, unseen=unseen, **options)
+    design = _design(given, synth)
+    conditions = [name for effect in design.get("effects", []) for name in effect.where]
+    table = None if obs is None else _table(obs, synth.schema, conditions)
+    cells = synth.stream(n, where=where, obs=table, unseen=unseen, **options, **design)
     _report_written(write(cells, output, given["overwrite"]), synth, output)
     label = [f"--label={name}" for name in synth.labels[:1]]
     real = ("--train", "train.h5ad", "--test", "test.h5ad")
     _next("scld", "evaluate", *real, str(output), *label, "-o", "report.html")
+
+
+def _design(given: dict[str, Any], synth: Synthesizer) -> dict[str, Any]:
+    """The keywords of `Synthesizer.sample` for designed cells."""
+    from scld.generation.artefacts import Artefacts
+    from scld.generation.effects import effects_of
+
+    same = {name: given[name] for name in ("fixed_depth", "depth", "new_donors", "mean")}
+    design: dict[str, Any] = same | {"one_population": given["one_population"]}
+    if given["effects"] is not None:
+        texts = dict.fromkeys(_columns(given["effects"]), str) | {"log2fc": float}
+        table = _csv(given["effects"], texts, "--effects")
+        design["effects"] = effects_of(table, f"--effects: {given['effects']}")
+    if given["sets"]:
+        to = _where(given["sets"], synth.labels, "--set")
+        design["to"] = to
+    artefacts = {name: given[name] for name in ("doublets", "ambient", "empty")}
+    if any(artefacts.values()):
+        design["artefacts"] = Artefacts(**artefacts)
+    return design
+
+
+def _check_no_design(obs: Path | None, given: dict[str, Any]) -> None:
+    """Shards hold plain cells."""
+    names = {"effects": "effects", "sets": "set", "depth": "depth", "new_donors": "new-donors"}
+    names |= {"one_population": "one-population", "doublets": "doublets", "ambient": "ambient"}
+    names |= {"empty": "empty", "mean": "mean"}
+    used = ["obs"] * (obs is not None) + [text for name, text in names.items() if given[name]]
+    if used:
+        raise RequestError(f"--{used[0]}: not possible with shards; use -n and --where")
 
 
 def _plan(
@@ -614,20 +689,30 @@ def _guidance(texts: tuple[str, ...]) -> float | dict[str, float] | None:
     return by_label.get("", by_label or None)
 
 
-def _table(path: Path, schema: Schema) -> pd.DataFrame:
+def _table(path: Path, schema: Schema, conditions: Iterable[str]) -> pd.DataFrame:
+    """Columns of text labels, and those that effects are to match, are read as text."""
+    texts = {label.name: str for label in schema.labels if isinstance(label.categories[0], str)}
+    others = [name for name in conditions if name not in schema.names]
+    return _csv(path, texts | dict.fromkeys(others, str), "--obs")
+
+
+def _columns(path: Path) -> list[str]:
+    """The columns of a CSV, so that those of conditions are read as text."""
+    return list(map(str, _csv(path, {}, "--effects").columns))
+
+
+def _csv(path: Path, kinds: Mapping[str, type], option: str) -> pd.DataFrame:
     """Only empty fields are missing: there are categories named NA, and donors named 001."""
     import pandas as pd
 
+    allowed = _CSV_ROWS[option]
     if not path.exists():
-        allowed = "pass a CSV (or .tsv) with one column per label"
-        raise RequestError(f"--obs: {path}: no such file; {allowed}")
-    texts = {label.name: str for label in schema.labels if isinstance(label.categories[0], str)}
+        raise RequestError(f"{option}: {path}: no such file; pass a CSV (or .tsv) with {allowed}")
     separator = "\t" if path.suffix == ".tsv" else ","
     options: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
     try:
-        table: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=texts, **options)
+        table: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=kinds, **options)
         return table
     except (OSError, ValueError) as error:
         seen = f"not a readable CSV ({str(error).splitlines()[0]})"
-        allowed = "write one column per label, one row per cell"
-        raise RequestError(f"--obs: {path}: {seen}; {allowed}") from error
+        raise RequestError(f"{option}: {path}: {seen}; write {allowed}") from error

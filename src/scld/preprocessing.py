@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
-from scld.schema import Schema
+from scld.schema import Schema, label_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -140,3 +141,31 @@ def split(
     codes = Schema.of(adata.obs, [label]).codes(adata.obs)[:, 0]
     train, test = split_rows(codes - codes.min(), test_share, seed)
     return adata[train].copy(), adata[test].copy()
+
+
+def permuted(obs: pd.DataFrame, column: str, within: str | None = None, seed: int = 0) -> pd.Series:
+    """A label with its values permuted over the cells, for a null without any difference.
+
+    Parameters
+    ----------
+    obs
+        One row per cell.
+    column
+        The label.
+    within
+        A column that cells exchange values within, such as the donor; all cells if None.
+    seed
+        Same seed, same values.
+
+    Examples
+    --------
+    >>> obs = pd.DataFrame({"group": list("abab"), "donor": [1, 1, 2, 2]})
+    >>> sorted(permuted(obs, "group", within="donor")[:2])
+    ['a', 'b']
+    """
+    values, rng = label_column(obs, column).copy(), np.random.default_rng(seed)
+    groups = np.zeros(len(obs)) if within is None else pd.factorize(label_column(obs, within))[0]
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        values.iloc[rows] = values.iloc[rng.permutation(rows)].array
+    return values

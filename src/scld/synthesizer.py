@@ -13,6 +13,8 @@ from scld.config import Config
 from scld.errors import NotFittedError, check_int
 from scld.generation import editing
 from scld.generation.design import Design, SampleKeywords
+from scld.generation.donors import DonorVariation
+from scld.generation.effects import Effect, random_effect
 from scld.generation.fitted import FittedModel, torch_device
 from scld.generation.options import SamplingKeywords
 from scld.generation.request import request_table
@@ -188,6 +190,12 @@ class Synthesizer:
         depth
             Another sequencing depth: a factor, or the total counts of cells to be like. Up to a
             factor of 1, each molecule is kept with this probability.
+        new_donors
+            The label of donors: categories of ``obs`` that training did not have are new donors,
+            drawn from the variation between those of training (docs/design_of_studies.md).
+        one_population
+            Whether the latent points of each combination of labels come from one normal
+            distribution: a population that a clustering should not split.
         artefacts
             `Artefacts`: doublets, ambient RNA, empty droplets, with their truth in obs.
         mean
@@ -212,6 +220,84 @@ class Synthesizer:
             a value out of range.
         """
         return self._fitted.sample(*self._fitted.design(n, where, obs, unseen, options))
+
+    def random_effect(
+        self,
+        n: int,
+        size: float | tuple[float, float] = (0.5, 2.0),
+        *,
+        where: Mapping[str, object] | None = None,
+        least: float = 0.1,
+        seed: int = 0,
+    ) -> Effect:
+        """An `Effect` on random genes, every other one down.
+
+        Parameters
+        ----------
+        n
+            Number of genes.
+        size
+            Absolute log2 fold change, or the ends of an interval that sizes are spread over.
+        where
+            As for `Effect`.
+        least
+            Only genes with at least so many expected counts in a cell with the mean expression and
+            library size of training.
+        seed
+            Same seed, same genes and sizes.
+
+        Raises
+        ------
+        RequestError
+            More genes than there are, a size out of range.
+
+        Examples
+        --------
+        >>> effect = synth.random_effect(3, 1.0, where={"cell_type": "B cell"})
+        >>> list(effect.log2fc.values())
+        [1.0, -1.0, 1.0]
+        """
+        autoencoder = self._fitted.generator.autoencoder
+        counts = (autoencoder.mean_log_p + autoencoder.library_mean).exp().cpu().numpy()
+        expected = pd.Series(counts, index=self.genes["gene"][self.genes["seen"]])
+        options: dict[str, Any] = {"where": where or {}, "sizes": size, "least": least}
+        return random_effect(n, expected, **options, seed=check_int("seed", seed, 0))
+
+    def donor_table(
+        self,
+        donors: int,
+        cells: int,
+        *,
+        label: str = "donor",
+        where: Mapping[str, object] | None = None,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """A table for ``sample(obs=..., new_donors=label)``: the cells of new donors.
+
+        The composition of each donor, that is, the shares of the other labels, is drawn from the
+        variation between the donors of training.
+
+        Parameters
+        ----------
+        donors
+            Number of donors, named ``new_1``, ``new_2``, ...
+        cells
+            Cells of each.
+        label
+            The label of donors.
+        where
+            Categories of other labels to stay within.
+        seed
+            The same as that of `sample`, for donors whose composition and expression go together.
+
+        Raises
+        ------
+        RequestError
+            Fewer than three donors in training, an unknown label or category.
+        """
+        model = self._fitted
+        variation = DonorVariation(model.schema, model.generator.means, label)
+        return variation.table(donors, cells, where, check_int("seed", seed, 0))
 
     def stream(
         self,

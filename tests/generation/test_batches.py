@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from scld.generation.batches import Assembly, resized
+from scld.generation.batches import Assembly, Cells, resized
+from scld.generation.generator import Drawn
 from scld.generation.request import SamplingRequest
 from scld.schema import Schema
 
@@ -11,11 +12,12 @@ RANDOM = np.random.default_rng(0)
 
 
 def make_pages(*sizes, genes=6):
-    return [sp.csr_matrix(RANDOM.poisson(0.7, (size, genes)).astype(np.float32)) for size in sizes]
+    counts = [RANDOM.poisson(0.7, (size, genes)).astype(np.float32) for size in sizes]
+    return [Drawn(sp.csr_matrix(some), sp.csr_matrix(some), some + 0.5) for some in counts]
 
 
-def dense(matrices):
-    return np.concatenate([matrix.toarray() for matrix in matrices])
+def dense(pages):
+    return np.concatenate([page.counts.toarray() for page in pages])
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 7, 8, 20, 1000])
@@ -24,10 +26,14 @@ def test_batches_hold_the_same_rows_in_order(sizes, size):
     pages = make_pages(*sizes)
     batches = list(resized(iter(pages), size))
     np.testing.assert_array_equal(dense(batches), dense(pages))
-    assert [batch.shape[0] for batch in batches[:-1]] == [size] * (len(batches) - 1)
-    assert 1 <= batches[-1].shape[0] <= size
-    assert all(isinstance(batch, sp.csr_matrix) for batch in batches)
-    assert {batch.dtype for batch in batches} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(
+        np.concatenate([batch.mean for batch in batches]), dense(pages) + 0.5
+    )
+    counts = [batch.counts for batch in batches]
+    assert [some.shape[0] for some in counts[:-1]] == [size] * (len(batches) - 1)
+    assert 1 <= counts[-1].shape[0] <= size
+    assert all(isinstance(some, sp.csr_matrix) for some in counts)
+    assert {some.dtype for some in counts} == {np.dtype(np.float32)}
 
 
 def test_no_pages_make_no_batches():
@@ -80,8 +86,9 @@ def copies(monkeypatch):
 
     def count(cells, size):
         Counting.copied = 0
-        pages = [Counting(min(256, cells - first)) for first in range(0, cells, 256)]
-        assert sum(batch.shape[0] for batch in resized(pages, size)) == cells
+        counts = [Counting(min(256, cells - first)) for first in range(0, cells, 256)]
+        pages = [Drawn(some, some) for some in counts]
+        assert sum(batch.counts.shape[0] for batch in resized(pages, size)) == cells
         return Counting.copied
 
     return count
@@ -101,7 +108,10 @@ def test_assembled_cells_have_all_genes_names_labels_and_settings():
     settings = {"seed": 3, "guidance": {"type": 1.0}}
     request = SamplingRequest(schema.codes(obs), columns={"flag": np.array([True, False, True])})
     counts = sp.csr_matrix(np.array([[1, 0, 2], [0, 3, 0]], np.float32))
-    cells = Assembly(genes, schema, settings).assemble(counts, request, 1)
+    assembly = Assembly(genes, schema, settings, {"effect": np.arange(4)})
+    cells = assembly.assemble(Cells(counts, np.ones((2, 3), np.float32)), request, 1)
+    assert cells.layers["mean"].tolist() == [[1, 0, 1, 1]] * 2
+    assert cells.var["effect"].tolist() == [0, 1, 2, 3]
     assert cells.X.toarray().tolist() == [[1, 0, 0, 2], [0, 0, 3, 0]]
     assert cells.var_names.tolist() == list("abcd")
     assert cells.obs_names.tolist() == ["cell_1", "cell_2"]

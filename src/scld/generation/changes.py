@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from scld.errors import RequestError
+from scld.errors import RequestError, one_line
 
 
 class Rows(NamedTuple):
@@ -46,7 +46,7 @@ class Depth:
     --------
     >>> Depth.of(0.5).factors(np.log([1000.0]), 6.9, 0.5).tolist()
     [0.5]
-    >>> Depth.of([100, 200, 300]).factors(np.log([1000.0]), np.log(1000.0), 0.5).tolist()
+    >>> Depth.of([100, 200, 300]).factors(np.log([1000.0]), np.log(1000.0), 0.5).round(9).tolist()
     [0.2]
     """
 
@@ -65,7 +65,7 @@ class Depth:
                 totals = np.sort(np.asarray(value, dtype=float).ravel())
         if not len(totals) or not (np.isfinite(totals) & (totals >= 1)).all():
             allowed = "a factor from 0.001 to 1000, or the total counts of cells to be like"
-            raise RequestError(f"depth: got {str(value)[:60]!r}; allowed are {allowed}")
+            raise RequestError(f"depth: got {one_line(value)}; allowed are {allowed}")
         return cls(totals=totals)
 
     def factors(self, log_library: np.ndarray, mean: float, sd: float) -> np.ndarray:
@@ -90,15 +90,22 @@ class Changes:
         change a little. Otherwise those of other genes stay.
     depth
         Another sequencing depth.
+    latent_shifts, logit_shifts
+        Of new donors: added to standardised latent points ``[cells, dims]`` and to logits
+        ``[cells, genes]``.
     """
 
     effects: Rows | None = None
     fixed_depth: bool = False
     depth: Depth | None = None
+    latent_shifts: Rows | None = None
+    logit_shifts: Rows | None = None
 
     def some(self, cells: slice | np.ndarray) -> Changes:
         """Those of some cells."""
-        return self if self.effects is None else replace(self, effects=self.effects.some(cells))
+        names = ("effects", "latent_shifts", "logit_shifts")
+        given = {name: getattr(self, name) for name in names}
+        return replace(self, **{n: rows.some(cells) for n, rows in given.items() if rows})
 
     def expected(self, mean: np.ndarray) -> np.ndarray:
         """Expected counts ``[cells, genes]`` after effects."""

@@ -1,22 +1,28 @@
-"""What is designed into generated cells: effects, other labels, depth, artefacts."""
+"""What is designed into generated cells: labels, new donors, effects, depth, artefacts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
+import pandas as pd
+import torch
 
 from scld.errors import RequestError
 from scld.generation.artefacts import Artefacts, Droplets, with_droplets
 from scld.generation.changes import Changes, Depth
+from scld.generation.donors import DonorVariation
 from scld.generation.editing import check_transfer
 from scld.generation.effects import Effect, effects_table, fold_changes, gene_columns
 from scld.generation.generator import Generator
 from scld.generation.options import SamplingKeywords, SamplingOptions
-from scld.generation.request import SamplingRequest, seen_column, seen_name
-from scld.schema import Schema
+from scld.generation.population import Population
+from scld.generation.request import SamplingRequest, request, seen_column, seen_name
+from scld.schema import Schema, unique_rows
+
+_POINTS = 2048  # generated of each combination of labels, to estimate their mean and covariance
 
 
 class DesignKeywords(TypedDict, total=False):
@@ -26,6 +32,8 @@ class DesignKeywords(TypedDict, total=False):
     fixed_depth: bool
     to: Mapping[str, object] | None
     depth: Any
+    new_donors: str | None
+    one_population: bool
     artefacts: Artefacts | None
     mean: bool
 
@@ -55,86 +63,136 @@ class Design:
     gene_columns: dict[str, np.ndarray] = field(default_factory=dict)
     droplets: Droplets | None = None
 
-    def recorded(self, more: dict[str, Any]) -> Design:
-        """With more on record."""
-        return replace(self, record=more | self.record)
+    def changed(self, changes: Changes | None, **record: Any) -> Design:
+        """With other changes of its cells."""
+        changed = replace(self.request, changes=changes)
+        return replace(self, request=changed, record=self.record | record)
+
+    @property
+    def changes(self) -> Changes:
+        """Those of its cells."""
+        return self.request.changes or Changes()
+
+
+class Parts(NamedTuple):
+    """The parts of a fitted model that a design needs."""
+
+    schema: Schema
+    genes: pd.DataFrame  # columns gene and seen
+    generator: Generator
 
 
 def designed(
-    request: SamplingRequest,
+    n: Any,
+    where: Any,
+    obs: Any,
+    unseen: bool,
     keywords: Mapping[str, Any],
-    schema: Schema,
-    genes: Any,
-    generator: Generator,
+    model: Parts,
     options: SamplingOptions,
 ) -> Design:
-    """The cells of a request as they are designed.
+    """The cells that `Synthesizer.sample` is asked for, with all that is designed into them.
 
-    Parameters
-    ----------
-    request
-        The cells that are to be generated.
-    keywords
-        Those of `DesignKeywords`.
-    schema, genes, generator
-        The model.
-    options
-        How to sample.
+    ``keywords`` are those of `DesignKeywords`.
 
     Raises
     ------
     RequestError
-        An effect, a label or a value that cannot be used.
+        A label, an effect or a value that cannot be used.
     """
     given = {name: value for name, value in keywords.items() if value is not None}
-    record: dict[str, Any] = {}
-    columns: dict[str, np.ndarray] = {}
-    changes = Changes(fixed_depth=bool(given.get("fixed_depth", False)))
+    table, seed = obs, options.seed
+    if "new_donors" in given:
+        variation = DonorVariation(model.schema, model.generator.means, given["new_donors"])
+        table = variation.starts(obs, seed)
+    cells = request(n, where, table, unseen, model.schema, seed)
+    cells = replace(cells, with_mean=bool(given.get("mean", False)))
+    design = Design(cells, {"where": model.schema.described(where)})
     if "to" in given:
-        request = _relabelled(request, given["to"], schema, generator, options)
-        record["to"] = schema.described(given["to"])
-    effects = given.get("effects", ())
-    if isinstance(effects, Effect) or len(effects):
-        obs = request.obs(slice(0, len(request.codes)), schema)
-        changes = replace(changes, effects=fold_changes(effects, obs, genes))
-        record |= {"effects": effects_table(effects), "fixed_depth": changes.fixed_depth}
-        columns = gene_columns(effects, genes["gene"])
+        design = _relabelled(design, given["to"], model, options)
+    if "new_donors" in given:
+        design = _with_new_donors(design, variation, obs, model, options)
+    if given.get("one_population", False):
+        population = _population(design.request, model.generator, options)
+        cells = replace(design.request, population=population)
+        design = replace(design, request=cells, record=design.record | {"one_population": True})
+    if len(given.get("effects", [])):
+        design = _with_effects(design, given["effects"], given.get("fixed_depth", False), model)
     if "depth" in given:
-        changes = replace(changes, depth=Depth.of(given["depth"]))
-        record["depth"] = np.asarray(given["depth"], dtype=float)
-    if changes.effects is not None or changes.depth is not None:
-        request = replace(request, changes=changes)
-    request = replace(request, with_mean=bool(given.get("mean", False)))
-    droplets = None
+        depth = replace(design.changes, depth=Depth.of(given["depth"]))
+        design = design.changed(depth, depth=np.asarray(given["depth"], dtype=float))
     if "artefacts" in given:
-        profile = generator.autoencoder.mean_log_p.cpu().numpy()
-        model = (schema, genes, profile, options.seed)
-        request, droplets = with_droplets(_checked(given["artefacts"]), request, *model)
-        record["artefacts"] = given["artefacts"].record()
-    return Design(request, record, columns, droplets)
+        design = _with_artefacts(design, given["artefacts"], model, seed)
+    return design
 
 
-def _checked(artefacts: Any) -> Artefacts:
+def _relabelled(design: Design, to: Any, model: Parts, options: SamplingOptions) -> Design:
+    """The same cells under other labels: their latent points are shifted by what these change."""
+    fixed, schema, cells = check_transfer(to, model.schema), model.schema, design.request
+    if model.generator.candidates(options) > 1:
+        advice = "add post='off' (--post off)"
+        raise RequestError(f"to: not with post-guidance, which would select other cells; {advice}")
+    codes = cells.codes.copy()
+    codes[:, list(fixed)] = list(fixed.values())
+    others = {name: v for name, v in cells.columns.items() if name != seen_name(schema)}
+    columns = {**others, **seen_column(codes, schema)}
+    cells = replace(cells, codes=codes, origin=cells.codes, columns=columns)
+    return replace(design, request=cells, record=design.record | {"to": schema.described(to)})
+
+
+def _with_new_donors(
+    design: Design,
+    variation: DonorVariation,
+    obs: pd.DataFrame,
+    model: Parts,
+    options: SamplingOptions,
+) -> Design:
+    cells, label, known = design.request, variation.label, variation.known(obs)
+    if label in design.record.get("to", {}):
+        raise RequestError(f"to: {label!r} is the label of the new donors; leave it out")
+    texts = obs[label].astype(object).map(str, na_action="ignore").to_numpy()
+    names = np.where(known, "", texts.astype(str))
+    given = variation.profiles(model.generator.autoencoder.profiles.cpu().numpy())
+    changes = replace(
+        design.changes,
+        latent_shifts=variation.latent_shifts(cells.codes, names, options.seed),
+        logit_shifts=variation.logit_shifts(given, cells.codes, names, options.seed),
+    )
+    drawn = model.schema.frame(cells.codes)[label].astype(str).to_numpy()
+    columns = {**cells.columns, label: pd.Categorical(np.where(known, drawn, texts))}
+    cells = replace(cells, columns=columns)
+    return replace(design, request=cells).changed(changes, new_donors=label)
+
+
+def _population(
+    cells: SamplingRequest, generator: Generator, options: SamplingOptions
+) -> Population:
+    """Normal distributions with the moments of latent points that are generated."""
+    origin = cells.codes if cells.origin is None else cells.origin
+    rows, of = unique_rows(np.concatenate([origin, cells.codes], axis=1))
+    points = []
+    for row in rows:
+        before, after = (np.tile(part, (_POINTS, 1)) for part in np.split(row, 2))
+        pages = generator.split(SamplingRequest(after, origin=before))
+        latents = [generator.latents(page, options)[: len(page.codes)] for page in pages]
+        points.append(torch.cat(latents).cpu().numpy())
+    return Population.like(points, of)
+
+
+def _with_effects(design: Design, effects: Any, fixed: bool, model: Parts) -> Design:
+    obs = design.request.obs(slice(0, len(design.request.codes)), model.schema)
+    folds = fold_changes(effects, obs, model.genes)
+    changes = replace(design.changes, effects=folds, fixed_depth=bool(fixed))
+    design = replace(design, gene_columns=gene_columns(effects, model.genes["gene"]))
+    return design.changed(changes, effects=effects_table(effects), fixed_depth=bool(fixed))
+
+
+def _with_artefacts(design: Design, artefacts: Any, model: Parts, seed: int) -> Design:
     if not isinstance(artefacts, Artefacts):
         advice = "pass scld.Artefacts(doublets=0.05)"
         raise RequestError(f"artefacts: got {type(artefacts).__name__}; {advice}")
-    return artefacts
-
-
-def _relabelled(
-    request: SamplingRequest,
-    to: Any,
-    schema: Schema,
-    generator: Generator,
-    options: SamplingOptions,
-) -> SamplingRequest:
-    """The same cells under other labels: their latent points are shifted by what these change."""
-    fixed = check_transfer(to, schema)
-    if generator.candidates(options) > 1:
-        advice = "add post='off' (--post off)"
-        raise RequestError(f"to: not with post-guidance, which would select other cells; {advice}")
-    codes = request.codes.copy()
-    codes[:, list(fixed)] = list(fixed.values())
-    others = {name: v for name, v in request.columns.items() if name != seen_name(schema)}
-    columns = {**others, **seen_column(codes, schema)}
-    return replace(request, codes=codes, origin=request.codes, columns=columns)
+    profile = model.generator.autoencoder.mean_log_p.cpu().numpy()
+    parts = (model.schema, model.genes, profile, seed)
+    cells, droplets = with_droplets(artefacts, design.request, *parts)
+    record = design.record | {"artefacts": artefacts.record()}
+    return replace(design, request=cells, record=record, droplets=droplets)

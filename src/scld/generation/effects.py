@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scld.errors import RequestError, listed, nearest
+from scld.errors import RequestError, check_int, listed, nearest
 from scld.generation.changes import Rows
 
 LARGEST = 10.0  # log2 fold change
@@ -81,6 +81,32 @@ class Effect:
                 raise RequestError(f"effects: {seen}; columns: {listed(known) or 'none'}{near}")
             found &= obs[column].astype(str).isin(_texts(values)).to_numpy()
         return found
+
+
+def random_effect(
+    number: int,
+    expected: pd.Series,
+    *,
+    where: Mapping[str, object],
+    sizes: float | tuple[float, float],
+    least: float,
+    seed: int,
+) -> Effect:
+    """An effect on random genes: see `Synthesizer.random_effect`.
+
+    ``expected`` holds the expected counts of a cell by gene.
+    """
+    candidates = expected.index[expected >= least]
+    check_int("n", number, 1)
+    if number > len(candidates):
+        seen = f"{len(candidates):,} genes have at least {least:g} expected counts in a cell"
+        raise RequestError(f"n: got {number:,}, but {seen}; lower n or least")
+    low, high = (sizes, sizes) if isinstance(sizes, int | float) else sizes
+    random = np.random.default_rng(seed)
+    genes = random.choice(candidates.to_numpy(), number, replace=False)
+    signs = np.where(np.arange(number) % 2 == 0, 1.0, -1.0)
+    values = (signs * random.uniform(low, high, number)).tolist()
+    return Effect(dict(zip(genes.tolist(), values, strict=True)), where)
 
 
 def effects_table(effects: Sequence[Effect]) -> pd.DataFrame:

@@ -15,10 +15,10 @@ from scld.config import Config
 from scld.errors import RequestError, check_int
 from scld.generation.artefacts import with_artefacts
 from scld.generation.batches import Assembly, Cells, resized
-from scld.generation.design import Design, DesignKeywords, designed
+from scld.generation.design import Design, DesignKeywords, Parts, designed
 from scld.generation.generator import Drawn, Generator
 from scld.generation.options import SamplingOptions
-from scld.generation.request import SamplingRequest, request
+from scld.generation.request import SamplingRequest
 from scld.io import checkpoint
 from scld.progress import progress_bars
 from scld.schema import Schema
@@ -104,10 +104,8 @@ class FittedModel:
         """What `Synthesizer.sample` is asked for, validated."""
         own = {name: keywords[name] for name in DesignKeywords.__annotations__ if name in keywords}
         options = self.options({k: v for k, v in keywords.items() if k not in own})
-        cells = request(n, where, obs, unseen, self.schema, options.seed)
-        model = (self.schema, self.genes, self.generator)
-        design = designed(cells, own, *model, options)
-        return design.recorded({"where": self.schema.described(where)}), options
+        model = Parts(self.schema, self.genes, self.generator)
+        return designed(n, where, obs, unseen, own, model, options), options
 
     def sample(self, design: Design, options: SamplingOptions) -> AnnData:
         """All cells of a request in one AnnData."""

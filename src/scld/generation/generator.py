@@ -25,6 +25,7 @@ from scld.generation.changes import Changes
 from scld.generation.latent_map import LatentMap
 from scld.generation.latent_shift import CombinationMeans, LatentShifts
 from scld.generation.options import SamplingOptions
+from scld.generation.population import Population
 from scld.generation.post_guidance import Discriminator, LabelledCells, select
 from scld.generation.request import SamplingRequest
 from scld.kernels.parallel import single_threaded_pool, thread_count
@@ -53,6 +54,7 @@ class Page(NamedTuple):
     decode_labels: np.ndarray  # labels that the decoder sees
     start: np.ndarray | None  # latent points [size, dims] to start from; None: pure noise
     changes: Changes | None = None  # of its cells
+    population: Population | None = None  # of latent points, in place of the diffusion model
     with_mean: bool = False  # whether expected counts are wanted
 
     @property
@@ -178,7 +180,10 @@ class Generator:
             start = None if request.start is None else padded(request.start[cells])
             row, codes = np.resize(rows[cells], size), request.codes[cells]
             changes = None if request.changes is None else request.changes.some(cells)
-            extra = (changes, request.with_mean)
+            if changes is not None and changes.latent_shifts is not None:
+                shift = shift + padded(changes.latent_shifts.dense())
+            population = None if request.population is None else request.population.some(cells)
+            extra = (changes, population, request.with_mean)
             yield Page(before + number, codes, origin, row, shift, decode_labels, start, *extra)
 
     def _shifts(self, request: SamplingRequest) -> LatentShifts:
@@ -215,9 +220,12 @@ class Generator:
 
     def logits(self, page: Page, points: Tensor) -> Tensor:
         """Logits ``[size, genes]`` of the expression proportions at latent points of a page."""
-        return self.autoencoder.logits(
-            points, torch.from_numpy(page.decode_labels).to(points.device)
-        )
+        labels = torch.from_numpy(page.decode_labels).to(points.device)
+        logits = self.autoencoder.logits(points, labels)
+        if page.changes is None or page.changes.logit_shifts is None:
+            return logits
+        shifts = _padded(page.changes.logit_shifts.dense(), page.size)
+        return logits + torch.from_numpy(shifts).to(logits.device)
 
     def draw(
         self, page: Page, points: Tensor, logits: Tensor, options: SamplingOptions, number: int = 0
@@ -285,6 +293,8 @@ class Generator:
         noise = torch.from_numpy(random.standard_normal((page.size, dims), dtype=np.float32)).to(
             device
         )
+        if page.population is not None:
+            return page.population.points(noise)
         library = 1  # the last dimension; guidance would change the depth of cells
         denoise = pre_guided(self.denoiser, labels, options.weights, options.interval, library)
         sigmas = options.sigmas

@@ -11,6 +11,7 @@ import pandas as pd
 
 from scld.errors import RequestError, check_int, listed, nearest
 from scld.generation.changes import Changes
+from scld.generation.population import Population
 from scld.schema import MISSING, Schema
 
 SEEN = "seen_in_training"  # obs column: whether training had this combination of labels
@@ -38,7 +39,9 @@ class SamplingRequest:
         Labels ``[cells, labels]`` that latent points are generated of, before they are shifted to
         those in ``codes``; None: the same.
     changes
-        Effects and depth.
+        Effects, depth and shifts of new donors.
+    population
+        Latent points from normal distributions, in place of the diffusion model.
     with_mean
         Whether the expected counts are wanted too.
     """
@@ -50,14 +53,17 @@ class SamplingRequest:
     first: int = 0
     origin: np.ndarray | None = None
     changes: Changes | None = None
+    population: Population | None = None
     with_mean: bool = False
 
     def take(self, cells: np.ndarray, first: int) -> SamplingRequest:
         """Other cells with the labels and changes of some of these, without names."""
         origin = None if self.origin is None else self.origin[cells]
         changes = None if self.changes is None else self.changes.some(cells)
+        population = None if self.population is None else self.population.some(cells)
         bare = replace(self, names=None, start=None, columns={}, first=first)
-        return replace(bare, codes=self.codes[cells], origin=origin, changes=changes)
+        bare = replace(bare, codes=self.codes[cells], origin=origin)
+        return replace(bare, changes=changes, population=population)
 
     def obs(self, cells: slice, schema: Schema) -> pd.DataFrame:
         """The obs table of some of the cells."""

@@ -11,6 +11,6 @@ atomic      write to a temporary sibling, then rename
 from scld.io.counts import count_matrix
 from scld.io.read import read
 from scld.io.shards import open_shards
-from scld.preprocessing import split
+from scld.preprocessing import permuted, split
 
-__all__ = ["count_matrix", "open_shards", "read", "split"]
+__all__ = ["count_matrix", "open_shards", "permuted", "read", "split"]

@@ -1,0 +1,71 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import scld
+from scld.errors import DataError
+
+TABLE = pd.DataFrame({"cell_type": ["B", "T", "NK"] * 100, "group": ["a", "b"] * 150})
+EFFECT = scld.Effect({"gene_1": 2.0, "gene_3": -1.0}, where={"group": "a", "cell_type": "B"})
+
+
+def sample(synth, table=TABLE, **keywords):
+    options = {"seed": 1, "progress": False, "mean": True} | keywords
+    return synth.sample(obs=table, **options)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_parts_are_those_of_twins_with_and_without_effects(synth, fixed):
+    usual = sample(synth)
+    changed = sample(synth, effects=[EFFECT], fixed_depth=fixed)
+    found = scld.truth(changed, "group", "a", "b")
+    np.testing.assert_allclose(found["log2fc"], found["effect"] + found["composition"])
+    np.testing.assert_allclose(
+        found["composition"], scld.truth(usual, "group", "a", "b")["log2fc"], atol=1e-5
+    )
+
+
+def test_within_a_type_the_effect_is_the_one_designed(synth):
+    cells = sample(synth, effects=[EFFECT])
+    found = scld.truth(cells, "group", "a", "b", within={"cell_type": "B"})["effect"]
+    expected = pd.Series(0.0, index=found.index)
+    expected[["gene_1", "gene_3"]] = 2.0, -1.0
+    expected["gene_4"] = np.nan  # never expressed
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    others = scld.truth(cells, "group", "a", "b", within={"cell_type": ["T", "NK"]})["effect"]
+    np.testing.assert_allclose(others.drop("gene_4"), 0, atol=1e-6)
+
+
+def test_other_cells_are_composition(synth):
+    table = TABLE.assign(group=np.where(TABLE["cell_type"] == "B", "a", "b"))
+    found = scld.truth(sample(synth, table), "group", "a", "b").drop("gene_4")
+    np.testing.assert_allclose(found["effect"], 0, atol=1e-9)
+    assert found["composition"].abs().max() > 0.5
+
+
+def test_it_survives_a_file(synth, tmp_path):
+    import anndata as ad
+
+    cells = sample(synth, effects=[EFFECT])
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    back = ad.read_h5ad(tmp_path / "cells.h5ad")
+    pd.testing.assert_frame_equal(
+        scld.truth(back, "group", "a", "b"), scld.truth(cells, "group", "a", "b")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("grup", "a", "b"), "no column 'grup'.*did you mean 'group'"),
+        (("group", "a", "c"), "no cell has {'group': 'c'}; known: group: 'a', 'b'"),
+    ],
+)
+def test_groups_that_are_not_there_are_one_clear_error(synth, arguments, match):
+    with pytest.raises(DataError, match=match):
+        scld.truth(sample(synth), *arguments)
+
+
+def test_cells_without_expected_counts_are_one_clear_error(synth):
+    with pytest.raises(DataError, match="generate the cells with mean=True"):
+        scld.truth(sample(synth, mean=False), "group", "a", "b")
