@@ -192,7 +192,7 @@ class Synthesizer:
             factor of 1, each molecule is kept with this probability.
         new_donors
             The label of donors: categories of ``obs`` that training did not have are new donors,
-            drawn from the variation between those of training (docs/design_of_studies.md).
+            drawn from the variation between those of training (docs/truth.md).
         one_population
             Whether the latent points of each combination of labels come from one normal
             distribution: a population that a clustering should not split.
