@@ -1,6 +1,7 @@
 import shlex
 import subprocess
 import sys
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -12,7 +13,7 @@ from toy import TINY, make_cells
 import scld
 from scld.cli import main
 
-COMMANDS = ["fit", "sample", "augment", "transfer", "evaluate", "info", "demo"]
+COMMANDS = ["fit", "sample", "augment", "transfer", "evaluate", "power", "info", "demo"]
 
 
 def run(*words):
@@ -342,6 +343,29 @@ def test_artefacts_and_other_labels_are_options(saved, tmp_path):
     assert (cells.obs["donor"][:60] == 1).all()
 
 
+# Studies
+
+
+def test_planned_studies_are_simulated_from_a_design_in_a_file(saved, tmp_path):
+    design = tmp_path / "design.yaml"
+    parts = "expression: null\ncomposition: null\nrare: {cells: 10, replicates: 3}\ndonor: null\n"
+    design.write_text(f"donors: [2, 3]\ncells: 40\n{parts}")
+    outputs = [tmp_path / name for name in ("power.html", "power.json", "power.csv")]
+    words = ["--quiet", *(word for output in outputs for word in ("-o", output))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = run(
+            "power", saved, "--design", design, "--cache", tmp_path / "c", *words, "--quiet"
+        )
+    said = result.stdout
+    assert result.stderr.startswith("scld: warning: donor: the design ignores donors")
+    assert result.stderr.count("\n") == 1
+    assert "at least 10 cells in the study" in said
+    assert [f"Wrote {output}" in said for output in outputs] == [True] * 3
+    assert set(pd.read_csv(outputs[2])["donors"]) == {2, 3}
+    assert "Wrote" not in refused("power", saved, "--design", design, *words)
+
+
 # What cannot be done
 
 OUT = ("-o", "cells.h5ad")
@@ -392,6 +416,8 @@ REFUSED = [
     ((*SAMPLE, "--steps", "0", *OUT), "steps: got 0"),
     ((*SAMPLE, "--guidance-interval", "3", "1", *OUT), "guidance_interval: got (3.0, 1.0)"),
     (("sample", "{saved}", "--obs", "no.csv", *OUT), "--obs: no.csv: no such file"),
+    (("power", "{saved}", "--design", "no.yaml"), "design: no.yaml: No such file"),
+    (("power", "{saved}", "--design", "bad.csv"), "design: bad.csv: unknown ending"),
     ((*SAMPLE, "--effects", "no.csv", *OUT), "--effects: no.csv: no such file"),
     ((*SAMPLE, "--effects", "empty.csv", *OUT), "--effects: empty.csv: not a readable CSV"),
     ((*SAMPLE, "--effects", "bad.csv", *OUT), "--effects: bad.csv: 1 rows with columns"),

@@ -13,6 +13,7 @@ NAMES = [
     "DataError",
     "Effect",
     "NotFittedError",
+    "PowerStudy",
     "Report",
     "RequestError",
     "SCLDError",
@@ -23,6 +24,7 @@ NAMES = [
     "evaluate",
     "generate_shards",
     "load",
+    "power",
     "truth",
 ]
 

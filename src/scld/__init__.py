@@ -18,6 +18,7 @@ _MODULES = {  # public name -> its module
     "DataError": "errors",
     "Effect": "generation.effects",
     "NotFittedError": "errors",
+    "PowerStudy": "power_analysis.study",
     "Report": "evaluation.report",
     "RequestError": "errors",
     "SCLDError": "errors",
@@ -26,6 +27,7 @@ _MODULES = {  # public name -> its module
     "evaluate": "evaluation.report",
     "generate_shards": "generation.cluster",
     "load": "synthesizer",
+    "power": "power_analysis.study",
     "truth": "generation.truth",
 }
 _PACKAGES = {"data": "io", "datasets": "datasets"}  # public name -> the package that it stands for
@@ -37,6 +39,7 @@ __all__ = [
     "DataError",
     "Effect",
     "NotFittedError",
+    "PowerStudy",
     "Report",
     "RequestError",
     "SCLDError",
@@ -47,6 +50,7 @@ __all__ = [
     "evaluate",
     "generate_shards",
     "load",
+    "power",
     "truth",
 ]
 
@@ -60,6 +64,7 @@ if TYPE_CHECKING:
     from scld.generation.cluster import generate_shards
     from scld.generation.effects import Effect
     from scld.generation.truth import truth
+    from scld.power_analysis.study import PowerStudy, power
     from scld.schema import Schema
     from scld.synthesizer import Synthesizer, load
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -32,11 +33,13 @@ _CSV_ROWS = {
 
 
 class _Group(click.Group):
-    """Prints errors made for the user in one line, with exit code 2."""
+    """Prints errors made for the user in one line, with exit code 2, and warnings in one."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
         except (SCLDError, OSError) as error:
             _fail(str(error), 2)
         except (MemoryError, RuntimeError) as error:
@@ -47,6 +50,10 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             advice = "an interrupted fit continues when the same command is run again"
             _fail(f"interrupted; {advice}", 130)
+
+
+def _warn(message: Warning | str, *args: Any, **more: Any) -> None:
+    click.echo(f"scld: warning: {' '.join(str(message).split())}", err=True)
 
 
 def _fail(message: str, code: int) -> None:
@@ -591,6 +598,63 @@ def evaluate(
         ".html": report.to_html,
         ".json": report.to_json,
         ".csv": partial(report.table.to_csv, index=False),
+    }
+    for output in outputs:
+        writers[output.suffix](output)
+        click.echo(f"Wrote {output}")
+
+
+@main.command(
+    cls=_Examples,
+    epilog="""scld power pilot.scld --design design.yaml -o power.html
+    scld power pilot.scld --design design.yaml --cache power-cache -o power.html -o power.csv""",
+)
+@click.argument("checkpoint", type=_out)
+@click.option(
+    "--design",
+    type=_out,
+    required=True,
+    help=".yaml or .json with the studies to simulate: docs/power.md lists its keys.",
+)
+@click.option(
+    "--cache", type=_out, help="Folder that keeps what was simulated, for a finer grid later."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same results.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=_out,
+    help=".html, .json or .csv to write; can be repeated.",
+)
+@_overwrite
+@_quiet
+def power(
+    checkpoint: Path,
+    design: Path,
+    cache: Path | None,
+    seed: int,
+    outputs: tuple[Path, ...],
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Simulate planned studies from the CHECKPOINT of a pilot study.
+
+    Power and false discoveries of differential expression, rare types found, changes of composition
+    found, and cost, for each number of donors and cells, depth and size of effect.
+    """
+    from scld.io.write import check_output
+    from scld.power_analysis.study import power as run
+
+    for output in outputs:
+        check_output(output, overwrite, (".html", ".json", ".csv"))
+    study = run(checkpoint, design, cache=cache, seed=seed, progress=not quiet)
+    click.echo(study.summary())
+    writers: dict[str, Callable[[Path], Any]] = {
+        ".html": study.to_html,
+        ".json": study.to_json,
+        ".csv": study.to_csv,
     }
     for output in outputs:
         writers[output.suffix](output)
