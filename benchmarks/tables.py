@@ -23,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 from ablation import METRICS as ABLATED
 from common import RESULTS, read_results, shown
+from designed_parts import KEYS as DESIGNED
 from guidance import MEDIAN_COUNTS
 from peers import COSTS as PEER_COSTS
 from peers import PUBLISHED, one_table
@@ -338,6 +339,21 @@ def donors(results: Results, part: str, dataset: str) -> pd.DataFrame:
     return named(first, "method", f"cells, {seeds_of(rows)}")
 
 
+def designed(results: Results, part: str, dataset: str) -> pd.DataFrame:
+    """A part of designed.py: real beside synthetic cells; by type where types differ in kind."""
+    rows = results.of("designed", part=part, dataset=dataset)
+    if part in ("effects", "power"):
+        rows = rows[rows["group"] == OVERALL]
+    known = [key for key in DESIGNED[part] if key != "group" or rows["group"].nunique() > 1]
+    for key in known:
+        if rows[key].dtype.kind == "f":  # missing in other parts
+            rows = rows.astype({key: int})
+    table = means(rows, known, list(rows["metric"].unique()))
+    titles = {"group": "doublet of a cell and one of" if part == "doublets" else "type"}
+    titles |= {"donors": "donors in each group"}
+    return named(table.rename(columns=titles), "method", f"{dataset}, {seeds_of(rows)}")
+
+
 def ablation(results: Results, dataset: str) -> pd.DataFrame:
     """One row per variant, beside the baseline."""
     rows = results.of("ablation", dataset=dataset)
@@ -409,6 +425,14 @@ def scale(results: Results, part: str) -> pd.DataFrame:
     rows = rows[rows["method"].str.startswith(part)]
     metrics = [name for name in rows["metric"].unique() if name != "genes"]
     return means(rows, ["method"], metrics, 0).rename(columns={"method": ""})
+
+
+def loaders(results: Results) -> pd.DataFrame:
+    """Rates of loaders, one column per file."""
+    rows = results.of("loaders")
+    table = rows.pivot_table(index="method", columns="file", values="value", sort=False)
+    texts = table.map(lambda value: f"{value:,.0f}").add_suffix(", cells/s")
+    return texts.reset_index().rename(columns={"method": ""})
 
 
 def evaluation_cost(results: Results) -> pd.DataFrame:
@@ -485,6 +509,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "combinations": combinations,
     "rare": rare,
     "donors": donors,
+    "designed": designed,
     "ablation": ablation,
     "sizes": sizes,
     "peers": peers,
@@ -494,6 +519,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "memory": memory,
     "gpu": gpu,
     "scale": scale,
+    "loaders": loaders,
     "evaluation_cost": evaluation_cost,
     "readme": readme,
 }

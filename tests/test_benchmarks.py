@@ -19,10 +19,12 @@ FOLDER = ROOT / "benchmarks"
 SHARED = {  # modules that are no scripts
     *("common", "other_methods", "version_worker"),
     *("peer_protocols", "peer_rare", "peer_runs"),
+    *("designed_cells", "designed_parts"),
 }
 OUTPUT = {  # script -> parts of its output
     "ablation": ["default", "post-guidance", "effect_slope", "baseline"],
     "combinations": ["own controls", "baseline", "control + mean shift", "transfer 0.3"],
+    "designed": ["SCLD, no effects", "SCLD, new donors", "inflation", "real, thinned", "Scrublet"],
     "donors": ["right donor", "SCLD, p", "marker means", "made up at random"],
     "evaluation_cost": ["synthetic cells", "peak memory"],
     "finite": ["training values", "without replacement", "with replacement"],
@@ -30,6 +32,7 @@ OUTPUT = {  # script -> parts of its output
     "grading": ["c2st", "worse"],
     "growth": ["fit, peak MB", "exponent, growing", "import scld"],
     "guidance": ["baseline", "weight 3, select", "weight 1, off", "median counts per cell"],
+    "loaders": ["scld, from the copy", "anndata, backed", "making the copy"],
     "memory": ["estimate, MB", "added, MB", "estimate / added"],
     "peers": ["scVI posterior, default", "NB copula", "shuffle", "gge_w1", "cpu_seconds"],
     "pictures": ["pbmc-umap.png", "pbmc-types.png", "pbmc-targeted.png", "pbmc-markers.png"],
@@ -47,11 +50,16 @@ ARGUMENTS = {
 TABLES = {  # script -> tables of the docs that are printed from its results
     "ablation": ["ablation pbmc"],
     "combinations": ["combinations pbmc"],
+    "designed": [
+        *("designed effects pbmc", "designed null pbmc", "designed donors pbmc"),
+        *("designed composition pbmc", "designed doublets pbmc", "designed power pbmc"),
+    ],
     "donors": ["donors fixed pbmc", "donors unspecified pbmc", "donors left_out pbmc"],
     "evaluation_cost": ["evaluation_cost"],
     "gpu": ["gpu pbmc"],
     "growth": ["growth", "starts"],
     "guidance": ["guidance pbmc", "counts pbmc"],
+    "loaders": ["loaders"],
     "memory": ["memory"],
     "peers": ["peers scores pbmc", "peers published pbmc", "peers costs pbmc"],
     "quality": ["quality pbmc", "types pbmc", "targets", "biology"],
