@@ -170,9 +170,10 @@ def main() -> None:
         rows = measured(Path(folder), given)
     table = pd.DataFrame(rows)
     print(f"\nscale\n{table.round(0).fillna('–').to_string(index=False)}\n", flush=True)
-    about = {"dataset": SHIPPED, "seed": given.seeds[0]}
-    records = long_records(table.assign(**about), ["dataset", "seed", "method"])
-    write_results("scale", records.assign(value=records["value"].astype(np.float64)), given)
+    about = {"dataset": SHIPPED, "seed": given.seeds[0], "whole": given.cells}
+    records = long_records(table.assign(**about), [*about, "method"])
+    records = records.assign(value=records["value"].astype(np.float64))
+    write_results("scale", records, given, ("dataset", "seed", "whole"))
 
 
 if __name__ == "__main__":

@@ -424,7 +424,9 @@ def scale(results: Results, part: str) -> pd.DataFrame:
     rows = results.of("scale")
     rows = rows[rows["method"].str.startswith(part)]
     metrics = [name for name in rows["metric"].unique() if name != "genes"]
-    return means(rows, ["method"], metrics, 0).rename(columns={"method": ""})
+    rows = rows.assign(whole=[f"{int(cells):,}" for cells in rows["whole"]])
+    table = means(rows, ["whole", "method"], metrics, 0)
+    return table.rename(columns={"whole": "of cells", "method": ""})
 
 
 def loaders(results: Results) -> pd.DataFrame:

@@ -121,3 +121,12 @@ def test_what_the_model_does_not_have_is_refused(synth, change, message):
 def test_types_that_would_be_more_than_everything_are_left_out(synth):
     full = PowerDesign.of({**GRID, "composition": {"fold": 4}}).for_model(synth.schema)
     assert full.composition.types == ()
+
+
+def test_the_defaults_in_the_docs_are_those_of_the_code(pytestconfig):
+    yaml = pytest.importorskip("yaml")
+    page = (pytestconfig.rootpath / "docs" / "power.md").read_text()
+    values = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    grid = {"donors": values["donors"], "cells": values["cells"]}
+    assert PowerDesign.of(values) == PowerDesign.of(grid)
+    assert set(values) == set(PowerDesign.of(grid).to_dict())

@@ -22,14 +22,14 @@ def interval(
     Examples
     --------
     >>> [round(value, 3) for value in interval([8, 9, 7], [10, 10, 10])]
-    [0.8, 0.479, 0.945]
+    [0.8, 0.49, 0.943]
     """
     from scipy.stats import t
 
     hits, trials = np.asarray(found, float), np.asarray(of, float)
     if not trials.sum():
         return np.nan, np.nan, np.nan
-    share, replicates = hits.sum() / trials.sum(), len(hits)
+    share, replicates = float(hits.sum() / trials.sum()), len(hits)
     if replicates == 1:
         return share, np.nan, np.nan
     residual = ((hits - share * trials) ** 2).sum() / trials.sum() ** 2
