@@ -358,7 +358,11 @@ def _design(given: dict[str, Any], synth: Synthesizer) -> dict[str, Any]:
     if given["effects"] is not None:
         texts = dict.fromkeys(_columns(given["effects"]), str) | {"log2fc": float}
         table = _csv(given["effects"], texts, "--effects")
-        design["effects"] = effects_of(table, f"--effects: {given['effects']}")
+        try:
+            design["effects"] = effects_of(table)
+        except RequestError as error:
+            what = str(error).removeprefix("effects: ")
+            raise RequestError(f"--effects: {given['effects']}: {what}") from error
     if given["sets"]:
         to = _where(given["sets"], synth.labels, "--set")
         design["to"] = to
@@ -370,12 +374,13 @@ def _design(given: dict[str, Any], synth: Synthesizer) -> dict[str, Any]:
 
 def _check_no_design(obs: Path | None, given: dict[str, Any]) -> None:
     """Shards hold plain cells."""
-    names = {"effects": "effects", "sets": "set", "depth": "depth", "new_donors": "new-donors"}
-    names |= {"one_population": "one-population", "doublets": "doublets", "ambient": "ambient"}
-    names |= {"empty": "empty", "mean": "mean"}
-    used = ["obs"] * (obs is not None) + [text for name, text in names.items() if given[name]]
+    usual: dict[str, Any] = {"effects": None, "fixed_depth": False, "sets": (), "depth": None}
+    usual |= {"new_donors": None, "one_population": False, "doublets": 0.0, "ambient": 0.0}
+    usual |= {"empty": 0, "mean": False}
+    used = ["obs"] * (obs is not None) + [name for name in usual if given[name] != usual[name]]
     if used:
-        raise RequestError(f"--{used[0]}: not possible with shards; use -n and --where")
+        option = used[0].replace("sets", "set").replace("_", "-")
+        raise RequestError(f"--{option}: not possible with shards; use -n and --where")
 
 
 def _plan(
@@ -753,6 +758,24 @@ def _guidance(texts: tuple[str, ...]) -> float | dict[str, float] | None:
     return by_label.get("", by_label or None)
 
 
+def _typed(column: pd.Series, kinds: Mapping[str, type]) -> pd.Series:
+    """A column of text as numbers or booleans, unless it is to be text or has leading zeros."""
+    import pandas as pd
+
+    if kinds.get(str(column.name)) is str:
+        return column
+    known = column.dropna()
+    if known.str.fullmatch("True|False").all() and len(known):
+        return column.map({"True": True, "False": False})
+    if known.str.fullmatch(r"[+-]?0\d+.*").any():
+        return column
+    try:
+        numbers: pd.Series = pd.to_numeric(column)
+        return numbers
+    except (ValueError, TypeError):
+        return column
+
+
 def _table(path: Path, schema: Schema, conditions: Iterable[str]) -> pd.DataFrame:
     """Columns of text labels, and those that effects are to match, are read as text."""
     texts = {label.name: str for label in schema.labels if isinstance(label.categories[0], str)}
@@ -775,8 +798,10 @@ def _csv(path: Path, kinds: Mapping[str, type], option: str) -> pd.DataFrame:
     separator = "\t" if path.suffix == ".tsv" else ","
     options: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
     try:
-        table: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=kinds, **options)
-        return table
+        table: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=str, **options)
+        if table.shape[1] and str(table.columns[0]).startswith("Unnamed: 0"):  # names of rows
+            table = table.set_index(table.columns[0]).rename_axis(None)
+        return table.apply(_typed, kinds=kinds)
     except (OSError, ValueError) as error:
         seen = f"not a readable CSV ({str(error).splitlines()[0]})"
         raise RequestError(f"{option}: {path}: {seen}; write {allowed}") from error

@@ -241,10 +241,10 @@ class Synthesizer:
         where
             As for `Effect`.
         least
-            Only genes with at least so many expected counts in a cell with the mean expression and
-            library size of training.
+            Only genes with at least so many expected counts in a cell with the mean library size of
+            training, and the mean expression of the categories in ``where``.
         seed
-            Same seed, same genes and sizes.
+            Same seed and ``where``, same genes and sizes.
 
         Raises
         ------
@@ -257,9 +257,7 @@ class Synthesizer:
         >>> list(effect.log2fc.values())
         [1.0, -1.0, 1.0]
         """
-        autoencoder = self._fitted.generator.autoencoder
-        counts = (autoencoder.mean_log_p + autoencoder.library_mean).exp().cpu().numpy()
-        expected = pd.Series(counts, index=self.genes["gene"][self.genes["seen"]])
+        expected = self._fitted.expected_counts(where or {})
         options: dict[str, Any] = {"where": where or {}, "sizes": size, "least": least}
         return random_effect(n, expected, **options, seed=check_int("seed", seed, 0))
 
@@ -270,6 +268,7 @@ class Synthesizer:
         *,
         label: str = "donor",
         where: Mapping[str, object] | None = None,
+        name: str = "new",
         seed: int = 0,
     ) -> pd.DataFrame:
         """A table for ``sample(obs=..., new_donors=label)``: the cells of new donors.
@@ -280,24 +279,28 @@ class Synthesizer:
         Parameters
         ----------
         donors
-            Number of donors, named ``new_1``, ``new_2``, ...
+            Number of donors.
         cells
             Cells of each.
         label
             The label of donors.
         where
-            Categories of other labels to stay within.
+            Categories of other labels to stay within. If each donor of training has only one
+            condition, name it here, and make a table of each condition.
+        name
+            Of the donors: ``new_1``, ``new_2``, ...
         seed
             The same as that of `sample`, for donors whose composition and expression go together.
 
         Raises
         ------
         RequestError
-            Fewer than three donors in training, an unknown label or category.
+            Fewer than three donors in training, or fewer than two with the same other labels; an
+            unknown label or category.
         """
         model = self._fitted
         variation = DonorVariation(model.schema, model.generator.means, label)
-        return variation.table(donors, cells, where, check_int("seed", seed, 0))
+        return variation.table(donors, cells, where, name, check_int("seed", seed, 0))
 
     def stream(
         self,

@@ -73,9 +73,13 @@ class Artefacts:
         check_int("artefacts: empty", self.empty, 0)
         _check_number("empty_counts", self.empty_counts, 1, 1e6)
         for name in ("doublets_within", "doublets_between"):
-            if isinstance(getattr(self, name), str):
-                got = getattr(self, name)
-                raise RequestError(f"artefacts: {name}: got {got!r}; pass a list, [{got!r}]")
+            got = getattr(self, name)
+            if isinstance(got, str) or not isinstance(got, Sequence):
+                raise RequestError(f"artefacts: {name}: got {got!r}; pass a list, ['donor']")
+        profile = self.ambient_profile
+        if profile is not None and not isinstance(profile, Mapping):
+            got = type(profile).__name__
+            raise RequestError(f"artefacts: ambient_profile: got {got}; pass a dict of weights")
         low, high = self.interval
         _check_number("ambient", low, 0, 0.9)
         _check_number("ambient", high, low, 0.9)
@@ -88,7 +92,7 @@ class Artefacts:
             "doublets_within": list(self.doublets_within),
             "doublets_between": list(self.doublets_between),
             "ambient": list(map(float, self.interval)),
-            "ambient_profile": "training cells" if profile is None else dict(profile),
+            "ambient_profile": _table(profile),
             "empty": self.empty,
             "empty_counts": float(self.empty_counts),
         }
@@ -286,12 +290,14 @@ def _profile(
         profile = np.exp(mean_log_p.astype(float))
     else:
         seen = genes["gene"][genes["seen"]]
-        unknown = [gene for gene in weights if gene not in set(seen)]
+        known = set(seen)
+        unknown = [gene for gene in dict(weights) if gene not in known]
         if unknown:
             where = f"gene {unknown[0]!r} is unknown, or without counts in training"
             near = nearest(str(unknown[0]), seen.tolist())
             raise RequestError(f"artefacts: ambient_profile: {where}{near}")
-        profile = seen.map(weights).fillna(0.0).to_numpy(float)
+        given = seen.map(dict(weights)).fillna(0.0)
+        profile = pd.to_numeric(given, errors="coerce").to_numpy(float)
         if not (np.isfinite(profile).all() and (profile >= 0).all() and profile.sum() > 0):
             allowed = "weights of 0 or more, not all 0"
             raise RequestError(f"artefacts: ambient_profile: allowed are {allowed}")
@@ -317,6 +323,14 @@ def _with_empty(request: SamplingRequest, number: int) -> SamplingRequest:
             column = column.convert_dtypes() if column.dtype.kind in "iub" else column
             columns[name] = column.reindex(range(cells + number)).array
     return replace(request, codes=codes, names=names, columns=columns)
+
+
+def _table(profile: Mapping[str, float] | None) -> pd.DataFrame | str:
+    """A profile for the record."""
+    if profile is None:
+        return "training cells"
+    table = pd.DataFrame({"gene": list(profile), "weight": list(profile.values())})
+    return table.set_axis(table.index.astype(str))
 
 
 def _check_number(name: str, value: Any, least: float, most: float) -> None:

@@ -84,26 +84,31 @@ class Changes:
     Parameters
     ----------
     effects
-        Natural log fold changes ``[cells, genes]``.
+        Factors ``[cells, genes]`` of expected counts.
     fixed_depth
         Whether the total expected counts of a cell stay as they are: then those of other genes
         change a little. Otherwise those of other genes stay.
     depth
         Another sequencing depth.
-    latent_shifts, logit_shifts
-        Of new donors: added to standardised latent points ``[cells, dims]`` and to logits
-        ``[cells, genes]``.
+    latent_shifts
+        Of new donors: added to standardised latent points ``[cells, dims]``.
+    donor_weights
+        Of new donors: weights ``[cells, fitted donors]`` of expression profiles in place of
+        memberships; they add up to one. Not a number for other cells.
+    donor_column
+        The label of donors.
     """
 
     effects: Rows | None = None
     fixed_depth: bool = False
     depth: Depth | None = None
     latent_shifts: Rows | None = None
-    logit_shifts: Rows | None = None
+    donor_weights: Rows | None = None
+    donor_column: int = 0
 
     def some(self, cells: slice | np.ndarray) -> Changes:
         """Those of some cells."""
-        names = ("effects", "latent_shifts", "logit_shifts")
+        names = ("effects", "latent_shifts", "donor_weights")
         given = {name: getattr(self, name) for name in names}
         return replace(self, **{n: rows.some(cells) for n, rows in given.items() if rows})
 
@@ -111,7 +116,7 @@ class Changes:
         """Expected counts ``[cells, genes]`` after effects."""
         if self.effects is None:
             return mean
-        changed: np.ndarray = mean * np.exp(self.effects.table)[self.effects.of]
+        changed: np.ndarray = mean * self.effects.dense()
         if self.fixed_depth:
             changed *= mean.sum(axis=1, keepdims=True) / changed.sum(axis=1, keepdims=True)
         return changed

@@ -15,14 +15,21 @@ from scld.generation.artefacts import Artefacts, Droplets, with_droplets
 from scld.generation.changes import Changes, Depth
 from scld.generation.donors import DonorVariation
 from scld.generation.editing import check_transfer
-from scld.generation.effects import Effect, effects_table, fold_changes, gene_columns
+from scld.generation.effects import (
+    IN_EFFECTS,
+    Effect,
+    check_effects,
+    effects_table,
+    fold_changes,
+    gene_columns,
+)
 from scld.generation.generator import Generator
 from scld.generation.options import SamplingKeywords, SamplingOptions
 from scld.generation.population import Population
 from scld.generation.request import SamplingRequest, request, seen_column, seen_name
 from scld.schema import Schema, unique_rows
 
-_POINTS = 2048  # generated of each combination of labels, to estimate their mean and covariance
+_POINTS = 1024  # generated of each combination of labels, to estimate their mean and covariance
 
 
 class DesignKeywords(TypedDict, total=False):
@@ -101,23 +108,27 @@ def designed(
         A label, an effect or a value that cannot be used.
     """
     given = {name: value for name, value in keywords.items() if value is not None}
+    for name in ("fixed_depth", "one_population", "mean"):
+        if not isinstance(given.get(name, False), bool | np.bool_):
+            raise RequestError(f"{name}: got {given[name]!r}; allowed are True and False")
     table, seed = obs, options.seed
     if "new_donors" in given:
         variation = DonorVariation(model.schema, model.generator.means, given["new_donors"])
-        table = variation.starts(obs, seed)
+        table, peers = variation.starts(obs, seed)
     cells = request(n, where, table, unseen, model.schema, seed)
     cells = replace(cells, with_mean=bool(given.get("mean", False)))
     design = Design(cells, {"where": model.schema.described(where)})
     if "to" in given:
         design = _relabelled(design, given["to"], model, options)
     if "new_donors" in given:
-        design = _with_new_donors(design, variation, obs, model, options)
+        design = _with_new_donors(design, variation, obs, peers, model, seed)
     if given.get("one_population", False):
         population = _population(design.request, model.generator, options)
         cells = replace(design.request, population=population)
         design = replace(design, request=cells, record=design.record | {"one_population": True})
-    if len(given.get("effects", [])):
-        design = _with_effects(design, given["effects"], given.get("fixed_depth", False), model)
+    effects = check_effects(given.get("effects", []))
+    if effects:
+        design = _with_effects(design, effects, given.get("fixed_depth", False), model)
     if "depth" in given:
         depth = replace(design.changes, depth=Depth.of(given["depth"]))
         design = design.changed(depth, depth=np.asarray(given["depth"], dtype=float))
@@ -144,19 +155,20 @@ def _with_new_donors(
     design: Design,
     variation: DonorVariation,
     obs: pd.DataFrame,
+    peers: Mapping[str, np.ndarray],
     model: Parts,
-    options: SamplingOptions,
+    seed: int,
 ) -> Design:
     cells, label, known = design.request, variation.label, variation.known(obs)
     if label in design.record.get("to", {}):
         raise RequestError(f"to: {label!r} is the label of the new donors; leave it out")
     texts = obs[label].astype(object).map(str, na_action="ignore").to_numpy()
     names = np.where(known, "", texts.astype(str))
-    given = variation.profiles(model.generator.autoencoder.profiles.cpu().numpy())
     changes = replace(
         design.changes,
-        latent_shifts=variation.latent_shifts(cells.codes, names, options.seed),
-        logit_shifts=variation.logit_shifts(given, cells.codes, names, options.seed),
+        latent_shifts=variation.latent_shifts(cells.codes, names, peers, seed),
+        donor_weights=variation.profile_weights(names, peers, seed),
+        donor_column=variation.column,
     )
     drawn = model.schema.frame(cells.codes)[label].astype(str).to_numpy()
     columns = {**cells.columns, label: pd.Categorical(np.where(known, drawn, texts))}
@@ -181,10 +193,13 @@ def _population(
 
 def _with_effects(design: Design, effects: Any, fixed: bool, model: Parts) -> Design:
     obs = design.request.obs(slice(0, len(design.request.codes)), model.schema)
-    folds = fold_changes(effects, obs, model.genes)
-    changes = replace(design.changes, effects=folds, fixed_depth=bool(fixed))
-    design = replace(design, gene_columns=gene_columns(effects, model.genes["gene"]))
-    return design.changed(changes, effects=effects_table(effects), fixed_depth=bool(fixed))
+    found = fold_changes(effects, obs, model.genes)
+    changes = replace(design.changes, effects=found.factors, fixed_depth=bool(fixed))
+    columns = {**design.request.columns, IN_EFFECTS: found.numbers}
+    cells = replace(design.request, columns=columns)
+    design = replace(design, request=cells, gene_columns=gene_columns(effects, model.genes["gene"]))
+    record = {"effects": effects_table(effects), "fixed_depth": bool(fixed)}
+    return design.changed(changes, **record, genes=len(model.genes))
 
 
 def _with_artefacts(design: Design, artefacts: Any, model: Parts, seed: int) -> Design:

@@ -9,6 +9,7 @@ in the directions in which the fitted ones do, and in no other.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from scld.generation.latent_shift import CombinationMeans
 from scld.schema import MISSING, Schema, unique_rows
 
 _FEWEST = 3  # fitted donors
+_SHARED = 0.5  # share of the cells of a donor whose other labels its peers have, at least
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,34 @@ class DonorVariation:
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         return np.random.default_rng(np.frombuffer(digest, np.uint32)).standard_normal(self.size)
 
-    def table(self, donors: int, cells: int, where: Any, seed: int) -> pd.DataFrame:
+    def table(self, donors: int, cells: int, where: Any, name: str, seed: int) -> pd.DataFrame:
         """Labels of the cells of new donors: see `Synthesizer.donor_table`."""
-        fixed = self.schema.fixed({} if where is None else where)
+        check_int("donors", donors, 1)
+        check_int("cells", cells, 1)
+        contexts, cells_of = self._contexts(self._chosen({} if where is None else where))
+        random = np.random.default_rng([seed, 7])
+        tables = []
+        for number in range(1, donors + 1):
+            donor = self._new_name(f"{name}_{number}")
+            peers = self._peers_of_start(cells_of, donor, seed)
+            shares = np.zeros(len(contexts))
+            has = cells_of[peers].sum(axis=0) > 0
+            weights = self.weights(donor, seed)[peers]
+            shares[has] = _shares(cells_of[np.ix_(peers, has)], weights)
+            rows = random.choice(len(contexts), cells, p=shares)
+            tables.append(self.schema.frame(contexts[rows]).assign(**{self.label: donor}))
+        whole = pd.concat(tables, ignore_index=True)
+        return whole.set_axis([f"cell_{i}" for i in range(len(whole))])
+
+    def _new_name(self, name: str) -> str:
+        known = set(map(str, self.schema.labels[self.column].categories))
+        while name in known:
+            name += "_"
+        return name
+
+    def _chosen(self, where: Any) -> np.ndarray:
+        """Which combinations of labels have these categories ``[combinations]``."""
+        fixed = self.schema.fixed(where)
         if self.column in fixed:
             seen = f"{self.label!r} is the label of the new donors"
             raise RequestError(f"where: {seen}; leave it out")
@@ -72,42 +99,37 @@ class DonorVariation:
         for column, codes in fixed.items():
             chosen &= np.isin(self.schema.combinations[:, column], codes)
         if not chosen.any():
-            raise RequestError(f"where: no training cell has {dict(where)!r}")
-        contexts, cells_of = self._composition(chosen)
-        has = cells_of.sum(axis=1) > 0
-        random = np.random.default_rng([seed, 7])
-        tables = []
-        for number in range(1, check_int("donors", donors, 1) + 1):
-            name = self._new_name(number)
-            shares = _shares(cells_of[has], self.weights(name, seed)[has])
-            rows = random.choice(len(contexts), check_int("cells", cells, 1), p=shares)
-            tables.append(self.schema.frame(contexts[rows]).assign(**{self.label: name}))
-        whole = pd.concat(tables, ignore_index=True)
-        return whole.set_axis([f"cell_{i}" for i in range(len(whole))])
+            raise RequestError(f"where: no training cell has {dict(where)!r}; ask for another")
+        return chosen
 
-    def _new_name(self, number: int) -> str:
-        known = set(map(str, self.schema.labels[self.column].categories))
-        name = f"new_{number}"
-        while name in known:
-            name += "_"
-        return name
-
-    def _composition(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _contexts(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Contexts (the other labels), and the cells ``[donors, contexts]`` that they have."""
         codes = self.schema.combinations[chosen].copy()
         donors = codes[:, self.column].copy()
         codes[:, self.column] = MISSING
         contexts, context = unique_rows(codes)
-        cells = np.zeros((self.size, len(contexts)))
-        known = donors != MISSING
+        cells, known = np.zeros((self.size, len(contexts))), donors != MISSING
         np.add.at(cells, (donors[known], context[known]), self.schema.cells[chosen][known])
         return contexts, cells
 
-    def profiles(self, of_all: np.ndarray) -> np.ndarray:
-        """The rows ``[donors, genes]`` of this label, of the profiles of all labels."""
-        first = sum(self.schema.sizes[: self.column])
-        rows: np.ndarray = of_all[first : first + self.size]
-        return rows
+    def _peers_of_start(self, cells: np.ndarray, name: str, seed: int) -> np.ndarray:
+        """A random donor and those that have most of its contexts, of cells of all donors."""
+        own = cells.sum(axis=1)
+        candidates = np.flatnonzero(own > 0)
+        start = candidates[self._draw(name, seed) % len(candidates)]
+        overlap = (cells[start] * (cells > 0)).sum(axis=1) / own[start]
+        return self._enough(np.flatnonzero(overlap > _SHARED), name)
+
+    def _enough(self, peers: np.ndarray, name: str) -> np.ndarray:
+        if len(peers) < 2:
+            seen = f"{name!r}: fewer than two donors of training have the same other labels"
+            advice = "fit without the label that differs between all donors, or ask for others"
+            raise RequestError(f"new_donors: {seen}, so that no variation is known; {advice}")
+        return peers
+
+    def _draw(self, name: str, seed: int) -> int:
+        """A random number of a new donor."""
+        return int(np.abs(self.weights(name, seed)[0]) * 1e9)
 
     def known(self, obs: pd.DataFrame) -> np.ndarray:
         """Which cells of a table have a fitted donor, or none that is named."""
@@ -115,50 +137,58 @@ class DonorVariation:
         names = obs[self.label].astype(object)
         return np.array([pd.isna(name) or label.knows(name) for name in names], bool)
 
-    def starts(self, obs: pd.DataFrame, seed: int) -> pd.DataFrame:
-        """The table with a fitted donor in place of each new one.
+    def starts(self, obs: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+        """The table with a fitted donor in place of each new one, and the peers of each.
 
-        A random one of those that have most of the combinations of labels that the new one has.
+        Peers are the fitted donors that have most of the combinations of other labels that the new
+        donor has; a random one of these takes its place.
         """
-        if not isinstance(obs, pd.DataFrame) or self.label not in obs:
-            advice = "pass a table with this column, such as from donor_table"
+        if not isinstance(obs, pd.DataFrame) or list(obs.columns).count(self.label) != 1:
+            advice = "pass a table with this column once, such as from donor_table"
             raise RequestError(f"new_donors: no column {self.label!r} in obs; {advice}")
         names, new = obs[self.label].astype(object), ~self.known(obs)
         others = self.schema.codes(obs.drop(columns=self.label))
+        peers = {}
         for name in pd.unique(names[new]):
-            cells = (names == name).to_numpy()
-            code = self._start(others[cells], str(name), seed)
-            names = names.mask(cells, self.schema.labels[self.column].categories[code])
-        return obs.assign(**{self.label: names})
+            cells, text = (names == name).to_numpy(), str(name)
+            found = self._shared(others[cells])
+            peers[text] = self._enough(np.flatnonzero(found > _SHARED * found.max()), text)
+            start = peers[text][self._draw(text, seed) % len(peers[text])]
+            names = names.mask(cells, self.schema.labels[self.column].categories[start])
+        return obs.assign(**{self.label: names}), peers
 
-    def _start(self, others: np.ndarray, name: str, seed: int) -> int:
+    def _shared(self, others: np.ndarray) -> np.ndarray:
+        """Number ``[donors]`` of cells with other labels that a donor has."""
         contexts, row_of = unique_rows(others)
-        weights, found = np.bincount(row_of), np.zeros(self.size)
+        found = np.zeros(self.size)
         for donor in range(self.size):
             has = self.schema.combinations[self.schema.combinations[:, self.column] == donor]
-            for context, cells in zip(contexts, weights, strict=True):
+            for context, cells in zip(contexts, np.bincount(row_of), strict=True):
                 agrees = (has == context) | (context == MISSING)
                 found[donor] += cells * agrees.all(axis=1).any()
-        best = np.flatnonzero(found == found.max())
-        return int(best[np.abs(self.weights(name, seed)).argsort()[0] % len(best)])
+        return found
 
-    def latent_shifts(self, codes: np.ndarray, names: np.ndarray, seed: int) -> Rows:
+    def latent_shifts(
+        self, codes: np.ndarray, names: np.ndarray, peers: Mapping[str, np.ndarray], seed: int
+    ) -> Rows:
         """Shifts ``[cells, dims]`` from the fitted donors in ``codes`` to the new ones.
 
         ``names`` is empty where a cell keeps its donor.
         """
         unique, name_of = np.unique(names.astype(str), return_inverse=True)
         pairs, of = unique_rows(np.column_stack([codes, name_of]))
-        shifts = [self._shift(pair[:-1], str(unique[pair[-1]]), seed) for pair in pairs]
+        shifts = [self._shift(pair[:-1], str(unique[pair[-1]]), peers, seed) for pair in pairs]
         return Rows(np.stack(shifts).astype(np.float32), of)
 
-    def _shift(self, row: np.ndarray, name: str, seed: int) -> np.ndarray:
+    def _shift(
+        self, row: np.ndarray, name: str, peers: Mapping[str, np.ndarray], seed: int
+    ) -> np.ndarray:
         """From the mean of a fitted donor to that of a new one, with the same other labels."""
         others = np.arange(len(row)) != self.column
         same = (self.means.combinations[:, others] == row[others]).all(axis=1)
-        same &= self.means.combinations[:, self.column] != MISSING
+        same &= np.isin(self.means.combinations[:, self.column], peers.get(name, []))
         donors = self.means.combinations[same, self.column]
-        if not name or len(donors) < 2 or row[self.column] not in donors:
+        if len(donors) < 2 or row[self.column] not in donors:
             return np.zeros(self.means.points.shape[1])
         points, cells = self.means.points[same].astype(float), self.means.cells[same]
         deviations = _true_part(points, np.tile(1 / cells[:, None], points.shape[1]))
@@ -166,19 +196,20 @@ class DonorVariation:
         shift: np.ndarray = new - (points - points.mean(axis=0))[donors == row[self.column]][0]
         return shift
 
-    def logit_shifts(
-        self, profiles: np.ndarray, codes: np.ndarray, names: np.ndarray, seed: int
+    def profile_weights(
+        self, names: np.ndarray, peers: Mapping[str, np.ndarray], seed: int
     ) -> Rows:
-        """What is added to logits ``[cells, genes]``, of the profiles ``[donors, genes]``."""
-        unique, name_of = np.unique(names.astype(str), return_inverse=True)
-        pairs, of = unique_rows(np.column_stack([codes[:, self.column], name_of]))
-        centred = profiles - profiles.mean(axis=0)
-        shifts = np.zeros((len(pairs), profiles.shape[1]), np.float32)
-        for i, (start, number) in enumerate(pairs):
-            if unique[number]:
-                weights = self.weights(str(unique[number]), seed) / np.sqrt(self.size - 1)
-                shifts[i] = weights @ centred - centred[start]
-        return Rows(shifts, of)
+        """Weights ``[cells, donors]`` of profiles; not a number where a cell keeps its donor."""
+        unique, of = np.unique(names.astype(str), return_inverse=True)
+        weights = np.full((len(unique), self.size), np.nan, np.float32)
+        for number, name in enumerate(unique):
+            if name:
+                own = peers[name]
+                normal = self.weights(name, seed)[own]
+                weights[number] = 0
+                deviation = (normal - normal.mean()) / np.sqrt(len(own) - 1)
+                weights[number, own] = 1 / len(own) + deviation
+        return Rows(weights, of)
 
 
 def _true_part(values: np.ndarray, errors: np.ndarray) -> np.ndarray:

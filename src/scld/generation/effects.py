@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import math
+import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from scld.generation.changes import Rows
 LARGEST = 10.0  # log2 fold change
 EFFECT, GENE, LOG2FC = "effect", "gene", "log2fc"  # columns of a table of effects; the rest of it
 ANY = ""  # are conditions: in which every value matches
+IN_EFFECTS = "in_effects"  # obs column: numbers of the effects that a cell has
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,14 @@ class Effect:
         for gene, value in self.log2fc.items():
             _check_log2fc(gene, value)
         for column, values in self.where.items():
-            if not _texts(values):
+            texts = _texts(values)
+            if not texts or ANY in texts:
+                seen = f"{column!r} is an empty {'text' if texts else 'list'}"
                 advice = f"name a category, or leave {column!r} out"
-                raise RequestError(f"effects: where: {column!r} is an empty list; {advice}")
+                raise RequestError(f"effects: where: {seen}; {advice}")
+            if column in (EFFECT, GENE, LOG2FC):
+                seen = f"{column!r} is a column of a table of effects"
+                raise RequestError(f"effects: where: {seen}; rename it in the table of cells")
 
     def table(self) -> pd.DataFrame:
         """One row per gene and combination of categories; the format of ``effects.csv``."""
@@ -79,7 +86,7 @@ class Effect:
                 seen = f"no column {column!r} in the table of cells"
                 near = nearest(str(column), known)
                 raise RequestError(f"effects: {seen}; columns: {listed(known) or 'none'}{near}")
-            found &= obs[column].astype(str).isin(_texts(values)).to_numpy()
+            found &= np.isin(_column_texts(obs[column]), _texts(values))
         return found
 
 
@@ -96,17 +103,32 @@ def random_effect(
 
     ``expected`` holds the expected counts of a cell by gene.
     """
-    candidates = expected.index[expected >= least]
     check_int("n", number, 1)
+    if not isinstance(least, Real) or not least >= 0:
+        raise RequestError(f"least: got {least!r}; allowed are expected counts of 0 or more")
+    candidates = expected.index[expected >= least]
     if number > len(candidates):
         seen = f"{len(candidates):,} genes have at least {least:g} expected counts in a cell"
         raise RequestError(f"n: got {number:,}, but {seen}; lower n or least")
-    low, high = (sizes, sizes) if isinstance(sizes, int | float) else sizes
-    random = np.random.default_rng(seed)
+    low, high = _interval(sizes)
+    text = json.dumps([seed, {str(name): _texts(values) for name, values in where.items()}])
+    random = np.random.default_rng(list(hashlib.sha256(text.encode()).digest()))
     genes = random.choice(candidates.to_numpy(), number, replace=False)
     signs = np.where(np.arange(number) % 2 == 0, 1.0, -1.0)
     values = (signs * random.uniform(low, high, number)).tolist()
     return Effect(dict(zip(genes.tolist(), values, strict=True)), where)
+
+
+def _interval(sizes: Any) -> tuple[float, float]:
+    """Smallest and largest absolute log2 fold change."""
+    ends = [sizes, sizes] if isinstance(sizes, Real) else sizes
+    numbers = isinstance(ends, list | tuple) and all(
+        isinstance(end, Real) and not isinstance(end, bool) for end in ends
+    )
+    if not numbers or len(ends) != 2 or not 0 < float(ends[0]) <= float(ends[1]) <= LARGEST:
+        allowed = f"a log2 fold change above 0 and up to {LARGEST:g}, or an interval of these"
+        raise RequestError(f"size: got {sizes!r}; allowed are {allowed}")
+    return float(ends[0]), float(ends[1])
 
 
 def effects_table(effects: Sequence[Effect]) -> pd.DataFrame:
@@ -131,11 +153,14 @@ def effects_of(table: pd.DataFrame, place: str = "effects") -> list[Effect]:
     RequestError
         No column ``gene`` or ``log2fc``, no rows, a gene twice in the same effect.
     """
-    missing = [name for name in (GENE, LOG2FC) if name not in table]
-    if missing or not len(table):
+    if GENE not in table or LOG2FC not in table or not len(table):
         columns = listed(list(map(str, table.columns)))
         allowed = "one row per gene, with columns gene, log2fc and one per condition"
         raise RequestError(f"{place}: {len(table)} rows with columns {columns}; write {allowed}")
+    needed = table[[name for name in (EFFECT, GENE, LOG2FC) if name in table]].isna()
+    if needed.any(axis=None):
+        row, column = np.argwhere(needed.to_numpy())[0]
+        raise RequestError(f"{place}: row {row + 1} has no {needed.columns[column]}; fill it in")
     conditions = [name for name in table if name not in (EFFECT, GENE, LOG2FC)]
     texts = table[conditions].astype(object).where(table[conditions].notna(), ANY).astype(str)
     numbers = table[EFFECT] if EFFECT in table else pd.Series(0, index=table.index)
@@ -153,8 +178,15 @@ def effects_of(table: pd.DataFrame, place: str = "effects") -> list[Effect]:
     return effects
 
 
-def fold_changes(effects: Sequence[Effect], obs: pd.DataFrame, genes: pd.DataFrame) -> Rows:
-    """Natural log fold changes ``[cells, seen genes]``, the sums of all effects that match.
+class FoldChanges(NamedTuple):
+    """What some effects do to some cells."""
+
+    factors: Rows  # [cells, seen genes] of expected counts
+    numbers: pd.Categorical  # [cells] of the effects that each cell has, from 1: "1, 3"
+
+
+def fold_changes(effects: Any, obs: pd.DataFrame, genes: pd.DataFrame) -> FoldChanges:
+    """The product of all effects that match each cell.
 
     Parameters
     ----------
@@ -170,18 +202,28 @@ def fold_changes(effects: Sequence[Effect], obs: pd.DataFrame, genes: pd.DataFra
     RequestError
         An effect that matches no cell, or an unknown gene.
     """
-    if isinstance(effects, Effect) or not all(isinstance(e, Effect) for e in effects):
-        advice = "pass a list of scld.Effect({'ISG15': 2.0}, where={'group': 'treated'})"
-        raise RequestError(f"effects: got {type(effects).__name__}; {advice}")
-    folds = np.stack([_of_genes(effect, genes) for effect in effects])
+    folds = _of_genes(effects, genes)
     matches = np.stack([effect.matches(obs) for effect in effects], axis=1)
     for effect, cells in zip(effects, matches.T, strict=True):
         if not cells.any():
-            seen = f"no cell has {dict(effect.where)!r}"
-            raise RequestError(f"effects: {seen}; the effect would change nothing")
+            texts = [(name, np.unique(_column_texts(obs[name])).tolist()) for name in effect.where]
+            known = "; ".join(f"{name}: {listed(some)}" for name, some in texts)
+            seen = f"no cell has {dict(effect.where)!r}, so the effect would change nothing"
+            raise RequestError(f"effects: {seen}; known: {known or 'no cells'}")
     sets, of = np.unique(matches, axis=0, return_inverse=True)
     _warn_if_added(sets, folds, genes)
-    return Rows((sets.astype(np.float32) @ folds), of.ravel())
+    names = [", ".join(map(str, np.flatnonzero(row) + 1)) for row in sets]
+    factors = Rows(np.exp2(sets.astype(np.float32) @ folds).astype(np.float32), of.ravel())
+    return FoldChanges(factors, pd.Categorical(np.array(names, dtype=object)[of.ravel()]))
+
+
+def check_effects(effects: Any) -> list[Effect]:
+    """A list of effects; `RequestError` for anything else."""
+    listed = list(effects) if isinstance(effects, Iterable) else [effects]
+    if not isinstance(effects, Iterable) or not all(isinstance(e, Effect) for e in listed):
+        advice = "pass a list: [scld.Effect({'ISG15': 2.0}, where={'group': 'treated'})]"
+        raise RequestError(f"effects: got {type(effects).__name__}; {advice}")
+    return listed
 
 
 def gene_columns(effects: Sequence[Effect], genes: pd.Series) -> dict[str, np.ndarray]:
@@ -192,20 +234,22 @@ def gene_columns(effects: Sequence[Effect], genes: pd.Series) -> dict[str, np.nd
     }
 
 
-def _of_genes(effect: Effect, genes: pd.DataFrame) -> np.ndarray:
-    """Natural log fold changes ``[seen genes]``."""
-    known = genes["gene"].tolist()
-    unknown = [gene for gene in effect.log2fc if gene not in set(known)]
-    if unknown:
-        seen = f"gene {unknown[0]!r} is not a gene of this model"
-        raise RequestError(f"effects: {seen}{nearest(str(unknown[0]), known) or ''}")
-    unseen = set(genes["gene"][~genes["seen"]]) & set(effect.log2fc)
-    if unseen:
-        seen = f"training saw no count of gene {min(unseen)!r}, so it is never expressed"
-        raise RequestError(f"effects: {seen}; leave it out")
-    folds = genes["gene"][genes["seen"]].map(effect.log2fc).fillna(0.0).to_numpy(np.float32)
-    scaled: np.ndarray = folds * np.float32(math.log(2))
-    return scaled
+def _of_genes(effects: Sequence[Effect], genes: pd.DataFrame) -> np.ndarray:
+    """Log2 fold changes ``[effects, seen genes]``."""
+    known, seen = set(genes["gene"]), genes["gene"][genes["seen"]]
+    expressed = set(seen)
+    folds = []
+    for effect in effects:
+        unknown = [gene for gene in effect.log2fc if gene not in known]
+        if unknown:
+            near = nearest(str(unknown[0]), genes["gene"].tolist()) or "; check its name"
+            raise RequestError(f"effects: {unknown[0]!r} is not a gene of this model{near}")
+        unseen = [gene for gene in effect.log2fc if gene not in expressed]
+        if unseen:
+            what = f"training saw no count of gene {unseen[0]!r}, so it is never expressed"
+            raise RequestError(f"effects: {what}; leave it out")
+        folds.append(seen.map(dict(effect.log2fc)).fillna(0.0).to_numpy(np.float32))
+    return np.stack(folds)
 
 
 def _warn_if_added(sets: np.ndarray, folds: np.ndarray, genes: pd.DataFrame) -> None:
@@ -213,7 +257,7 @@ def _warn_if_added(sets: np.ndarray, folds: np.ndarray, genes: pd.DataFrame) -> 
     if several.any():
         names = listed(genes["gene"][genes["seen"]][several].tolist(), 3)
         seen = f"several effects on the same genes of the same cells ({names})"
-        warnings.warn(f"effects: {seen}; their log2 fold changes add up", stacklevel=2)
+        warnings.warn(f"effects: {seen}; their log2 fold changes add up", stacklevel=7)
 
 
 def _check_log2fc(gene: Any, value: Any) -> None:
@@ -225,5 +269,17 @@ def _check_log2fc(gene: Any, value: Any) -> None:
 
 def _texts(values: object) -> list[str]:
     """Categories as text, each once."""
-    listed = values if pd.api.types.is_list_like(values) else [values]
-    return list(dict.fromkeys(map(str, listed)))  # type: ignore[call-overload]
+    several: Any = values if pd.api.types.is_list_like(values) else [values]
+    return list(dict.fromkeys(map(_text, several)))
+
+
+def _text(value: Any) -> str:
+    """A category as text: 1 and 1.0 are the same."""
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if whole else str(value)
+
+
+def _column_texts(column: pd.Series) -> np.ndarray:
+    """The values of a column as text; a missing one is an empty text."""
+    codes, values = pd.factorize(column)
+    return np.array([*map(_text, values), ANY], dtype=object)[codes].astype(str)

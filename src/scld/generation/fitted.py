@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -17,7 +18,7 @@ from scld.generation.artefacts import with_artefacts
 from scld.generation.batches import Assembly, Cells, resized
 from scld.generation.design import Design, DesignKeywords, Parts, designed
 from scld.generation.generator import Drawn, Generator
-from scld.generation.options import SamplingOptions
+from scld.generation.options import SamplingKeywords, SamplingOptions, check_names
 from scld.generation.request import SamplingRequest
 from scld.io import checkpoint
 from scld.progress import progress_bars
@@ -66,6 +67,19 @@ class FittedModel:
             raise RequestError(f"post: this model was fitted without post-guidance; {advice}")
         return options
 
+    def expected_counts(self, where: Mapping[str, object]) -> pd.Series:
+        """Expected counts by seen gene, in a mean cell of the categories of labels in ``where``."""
+        autoencoder, sizes = self.generator.autoencoder, self.schema.sizes
+        log_p = autoencoder.mean_log_p.cpu().numpy().astype(float)
+        profiles = autoencoder.profiles.cpu().numpy()
+        labels = {name: values for name, values in where.items() if name in self.schema.names}
+        for column, codes in self.schema.fixed(labels).items():
+            own = profiles[sum(sizes[:column]) :][codes]
+            log_p = log_p + np.log(np.exp(own).mean(axis=0))
+        shares = np.exp(log_p) / np.exp(log_p).sum()
+        counts = shares * float(autoencoder.library_mean.exp())
+        return pd.Series(counts, index=self.genes["gene"][self.genes["seen"]])
+
     def save(self, path: Path, overwrite: bool) -> None:
         """Write a checkpoint directory: see `scld.io.checkpoint`."""
         manifest = {
@@ -102,7 +116,9 @@ class FittedModel:
         keywords: Mapping[str, Any],
     ) -> tuple[Design, SamplingOptions]:
         """What `Synthesizer.sample` is asked for, validated."""
-        own = {name: keywords[name] for name in DesignKeywords.__annotations__ if name in keywords}
+        names = list(DesignKeywords.__annotations__)
+        check_names(keywords, [*SamplingKeywords.__annotations__, *names])
+        own = {name: keywords[name] for name in names if name in keywords}
         options = self.options({k: v for k, v in keywords.items() if k not in own})
         model = Parts(self.schema, self.genes, self.generator)
         return designed(n, where, obs, unseen, own, model, options), options

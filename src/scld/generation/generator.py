@@ -21,7 +21,7 @@ from torch import Tensor
 
 from scld.config import Config
 from scld.errors import SCLDError
-from scld.generation.changes import Changes
+from scld.generation.changes import Changes, Rows
 from scld.generation.latent_map import LatentMap
 from scld.generation.latent_shift import CombinationMeans, LatentShifts
 from scld.generation.options import SamplingOptions
@@ -66,6 +66,13 @@ class Page(NamedTuple):
     def first(self) -> int:
         """Position of its first cell."""
         return self.number * self.size
+
+    @property
+    def donor_shift(self) -> Tensor:
+        """What new donors add to latent points: ``[size, dims]``, or zero."""
+        if self.changes is None or self.changes.latent_shifts is None:
+            return torch.zeros(1)
+        return torch.from_numpy(_padded(self.changes.latent_shifts.dense(), self.size))
 
 
 class Drawn(NamedTuple):
@@ -180,8 +187,6 @@ class Generator:
             start = None if request.start is None else padded(request.start[cells])
             row, codes = np.resize(rows[cells], size), request.codes[cells]
             changes = None if request.changes is None else request.changes.some(cells)
-            if changes is not None and changes.latent_shifts is not None:
-                shift = shift + padded(changes.latent_shifts.dense())
             population = None if request.population is None else request.population.some(cells)
             extra = (changes, population, request.with_mean)
             yield Page(before + number, codes, origin, row, shift, decode_labels, start, *extra)
@@ -222,10 +227,29 @@ class Generator:
         """Logits ``[size, genes]`` of the expression proportions at latent points of a page."""
         labels = torch.from_numpy(page.decode_labels).to(points.device)
         logits = self.autoencoder.logits(points, labels)
-        if page.changes is None or page.changes.logit_shifts is None:
+        if page.changes is None or page.changes.donor_weights is None:
             return logits
-        shifts = _padded(page.changes.logit_shifts.dense(), page.size)
-        return logits + torch.from_numpy(shifts).to(logits.device)
+        return logits + self._of_new_donors(page, page.changes.donor_weights, points, labels)
+
+    def _of_new_donors(self, page: Page, weights: Rows, points: Tensor, labels: Tensor) -> Tensor:
+        """What changes in logits if profiles of donors have these weights, and not memberships.
+
+        Memberships are those before the shift between donors; in them, the weights of the new one
+        take the place of the fitted donor that it starts from.
+        """
+        column = page.changes.donor_column if page.changes is not None else 0
+        sizes = self.autoencoder.sizes
+        own = slice(sum(sizes[:column]), sum(sizes[: column + 1]))
+        before = points - page.donor_shift.to(points) * self.scale
+        usual, unshifted = (
+            self.autoencoder.memberships(some[:, :-1], labels)[:, own] for some in (points, before)
+        )
+        start = torch.from_numpy(page.origin[:, column]).to(points.device).clamp(min=0)[:, None]
+        of_start = torch.zeros_like(usual).scatter_(1, start, 1.0)
+        of_new = torch.from_numpy(_padded(weights.dense(), page.size)).to(points)
+        wanted = unshifted + unshifted.gather(1, start) * (of_new - of_start)
+        difference = torch.where(of_new.isnan(), 0.0, wanted - usual)
+        return difference @ self.autoencoder.profiles[own]
 
     def draw(
         self, page: Page, points: Tensor, logits: Tensor, options: SamplingOptions, number: int = 0
@@ -293,8 +317,9 @@ class Generator:
         noise = torch.from_numpy(random.standard_normal((page.size, dims), dtype=np.float32)).to(
             device
         )
+        shift = shift + page.donor_shift.to(device)
         if page.population is not None:
-            return page.population.points(noise)
+            return page.population.points(noise) + page.donor_shift.to(device)
         library = 1  # the last dimension; guidance would change the depth of cells
         denoise = pre_guided(self.denoiser, labels, options.weights, options.interval, library)
         sigmas = options.sigmas

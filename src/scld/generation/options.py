@@ -75,7 +75,7 @@ class SamplingOptions:
         RequestError
             A value out of range, or a guidance weight for a label that the model does not have.
         """
-        _check_names(keywords)
+        check_names(keywords, list(SamplingKeywords.__annotations__))
         given = {name: value for name, value in keywords.items() if value is not None}
         post = given.get("post", config.post)
         if post not in POST_GUIDANCE:
@@ -107,8 +107,8 @@ def check_strength(value: Any) -> float:
     return float(value)
 
 
-def _check_names(keywords: Mapping[str, Any]) -> None:
-    known = list(SamplingKeywords.__annotations__)
+def check_names(keywords: Mapping[str, Any], known: Sequence[str]) -> None:
+    """`TypeError` for a keyword that a method does not have."""
     unknown = [name for name in keywords if name not in known]
     if unknown:
         near = nearest(unknown[0], known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,9 @@ from scld.generation.population import Population
 from scld.schema import MISSING, Schema
 
 SEEN = "seen_in_training"  # obs column: whether training had this combination of labels
+WRITTEN = (  # obs columns of what is designed into cells
+    *("is_doublet", "doublet_of", "ambient_fraction", "is_empty", "in_effects"),
+)
 _LABEL_STREAM = 2**64 - 1  # in place of a page: no page has this number
 
 
@@ -73,8 +77,10 @@ class SamplingRequest:
             names = pd.Index([f"cell_{i}" for i in positions])
         else:
             names = names[cells]
-        columns = {name: values[cells] for name, values in self.columns.items()}
-        return schema.frame(self.codes[cells]).set_index(names).assign(**columns)
+        frame = schema.frame(self.codes[cells]).set_index(names)
+        for name, values in self.columns.items():
+            frame[name] = values[cells]
+        return frame
 
 
 def request(
@@ -123,14 +129,19 @@ def request_table(obs: Any, schema: Schema, seed: int) -> SamplingRequest:
         fixed = {label.name: label.categories[code] for label, code in known if code != MISSING}
         codes[same] = schema.draw(uniforms[same], fixed, unseen=True)
     seen = seen_column(codes, schema)
-    others = {name: _column(obs[name]) for name in obs if name not in [*schema.names, *seen]}
+    taken = [*schema.names, *seen, *WRITTEN]
+    others = {str(name): _column(obs[name]) for name in obs if str(name) not in taken}
     return SamplingRequest(codes, pd.Index(obs.index.astype(str)), columns=others | seen)
 
 
 def _column(values: pd.Series) -> Any:
     """A column that is kept; what is neither a number nor a category becomes a category."""
-    plain = pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values)
-    if plain or isinstance(values.dtype, pd.CategoricalDtype):
+    if isinstance(values.dtype, pd.SparseDtype):
+        values = pd.Series(np.asarray(values), values.index)
+    categorical = isinstance(values.dtype, pd.CategoricalDtype)
+    of = values.cat.categories if categorical else values
+    kind = pd.api.types.infer_dtype(of)
+    if kind in ("boolean", "integer", "floating") or (categorical and kind == "string"):
         return values.array
     return pd.Categorical(values.astype(object).map(str, na_action="ignore"))
 
@@ -172,6 +183,14 @@ def _check_table(obs: Any, labels: Sequence[str]) -> None:
         advice = "pass the number of cells, or fit again with labels=[...]"
         raise RequestError(f"obs: this model was fitted without labels; {advice}")
     columns = list(map(str, obs.columns))
+    repeated = [name for name in columns if columns.count(name) > 1]
+    if repeated or "_index" in columns:
+        seen = f"{repeated[0]!r} names several columns" if repeated else "'_index' is a column"
+        raise RequestError(f"obs: {seen}, which cannot be written; rename or drop it")
+    stale = [name for name in WRITTEN if name in columns]
+    if stale:
+        seen = f"{listed(stale)} are columns that scld writes"
+        warnings.warn(f"obs: {seen}; those of the table are not kept", stacklevel=7)
     if not len(obs) or not set(labels) & set(columns):
         allowed = f"pass one row per cell and at least one of the labels {listed(labels)}"
         raise RequestError(f"obs: {len(obs)} rows with columns {columns}; {allowed}")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scld.errors import DataError, listed, nearest
-from scld.generation.effects import Effect, effects_of
+from scld.generation.effects import EFFECT, GENE, IN_EFFECTS, LOG2FC, Effect
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,40 +64,60 @@ def truth(
     >>> scld.truth(cells, "group", "a", "b").loc["CD3D", "effect"].round(6)
     np.float64(1.0)
     """
-    if MEAN not in adata.layers:
-        advice = "generate the cells with mean=True (--mean)"
-        raise DataError(f"layers: no expected counts ({MEAN!r}); {advice}")
+    _check(adata, column, within)
     within = within or {}
     masks = [_cells(adata.obs, {**within, column: value}) for value in (group, reference)]
-    changed, before = zip(*(_means(adata, mask) for mask in masks), strict=True)
+    changed, before = zip(*(_means(adata[mask]) for mask in masks), strict=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         total, unchanged = (np.log2(a / b) for a, b in (changed, before))
     table = {"log2fc": total, "effect": total - unchanged, "composition": unchanged}
     return pd.DataFrame({**table, "mean": changed[1]}, index=adata.var_names)
 
 
-def _means(adata: AnnData, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check(adata: AnnData, column: str, within: Any) -> None:
+    if not hasattr(adata, "layers"):
+        raise DataError(f"adata: got {type(adata).__name__}; pass an AnnData")
+    if MEAN not in adata.layers:
+        advice = "generate the cells with mean=True (--mean)"
+        raise DataError(f"layers: no expected counts ({MEAN!r}); {advice}")
+    settings = adata.uns.get("scld")
+    if settings is None:
+        advice = "keep it: ad.concat(..., merge='same', uns_merge='same')"
+        raise DataError(f"uns: no record of scld, so the effects are not known; {advice}")
+    if settings.get("fixed_depth", False) and adata.n_vars != settings["genes"]:
+        seen = f"{adata.n_vars:,} of {int(settings['genes']):,} genes"
+        advice = "with fixed_depth=True all are needed: select genes of the result"
+        raise DataError(f"var: {seen}; {advice}")
+    if "effects" in settings and IN_EFFECTS not in adata.obs:
+        raise DataError(f"obs: no column {IN_EFFECTS!r}, which scld wrote; keep it")
+    if within is not None and not isinstance(within, Mapping):
+        example = "{'cell_type': 'B cell'}"
+        raise DataError(f"within: got {within!r}; pass a dict, such as {example}")
+
+
+def _means(some: AnnData) -> tuple[np.ndarray, np.ndarray]:
     """Mean expected counts ``[genes]`` of some cells, and the same without designed effects."""
-    some, settings = adata[mask], adata.uns.get("scld", {})
     layer: Any = some.layers[MEAN]
-    mean: np.ndarray = (layer.toarray() if hasattr(layer, "toarray") else np.asarray(layer)).astype(
-        float
-    )
+    mean = np.asarray(layer.toarray() if hasattr(layer, "toarray") else layer).astype(float)
+    settings = some.uns["scld"]
     if "effects" not in settings:
         return mean.mean(axis=0), mean.mean(axis=0)
-    without = mean * np.exp2(-_log2fc(some, effects_of(settings["effects"])))
+    without = mean.copy()
+    for numbers, rows in some.obs.reset_index().groupby(IN_EFFECTS, observed=True).indices.items():
+        folds = _log2fc(some.var_names, settings["effects"], str(numbers))
+        without[rows] *= np.exp2(-folds)
     if settings.get("fixed_depth", False):
         without *= mean.sum(axis=1, keepdims=True) / without.sum(axis=1, keepdims=True)
     return mean.mean(axis=0), without.mean(axis=0)
 
 
-def _log2fc(adata: AnnData, effects: list[Effect]) -> np.ndarray:
-    """The log2 fold change ``[cells, genes]`` that the effects make."""
-    total = np.zeros(adata.shape)
-    for effect in effects:
-        by_gene = adata.var_names.map(dict(effect.log2fc)).to_numpy(float)
-        total += np.outer(effect.matches(adata.obs), np.nan_to_num(by_gene))
-    return total
+def _log2fc(genes: pd.Index, table: pd.DataFrame, numbers: str) -> np.ndarray:
+    """Log2 fold changes ``[genes]`` of cells with these effects, such as "1, 3"."""
+    wanted = [int(number) for number in numbers.split(", ") if number]
+    rows = table[table[EFFECT].isin(wanted)].drop_duplicates([EFFECT, GENE])
+    by_gene = rows.groupby(GENE)[LOG2FC].sum()
+    folds: np.ndarray = by_gene.reindex(genes).fillna(0.0).to_numpy(float)
+    return folds
 
 
 def _cells(obs: pd.DataFrame, where: Mapping[str, Any]) -> np.ndarray:

@@ -211,9 +211,9 @@ class Autoencoder(nn.Module):
         logits = torch.addmm(F.linear(hidden, weights, self.output.bias), point, linear.T)
         if not self.sizes:
             return logits
-        return torch.addmm(logits, self._memberships(point, labels), self.profiles)
+        return torch.addmm(logits, self.memberships(point, labels), self.profiles)
 
-    def _memberships(self, point: Tensor, labels: Tensor) -> Tensor:
+    def memberships(self, point: Tensor, labels: Tensor) -> Tensor:
         """The part of each category's profile that a cell has, ``[cells, sum of sizes]``.
 
         For each label they add up to one. They follow from the latent point, so that a cell between
