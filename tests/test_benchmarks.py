@@ -24,7 +24,7 @@ SHARED = {  # modules that are no scripts
 OUTPUT = {  # script -> parts of its output
     "ablation": ["default", "post-guidance", "effect_slope", "baseline"],
     "combinations": ["own controls", "baseline", "control + mean shift", "transfer 0.3"],
-    "designed": ["SCLD, no effects", "SCLD, new donors", "inflation", "real, thinned", "Scrublet"],
+    "designed": ["SCLD, no effects", "SCLD, new donors", "inflation", "real, thinned", "nearby"],
     "donors": ["right donor", "SCLD, p", "marker means", "made up at random"],
     "evaluation_cost": ["synthetic cells", "peak memory"],
     "finite": ["training values", "without replacement", "with replacement"],

@@ -506,7 +506,7 @@ def test_a_table_is_followed_row_by_row(synth):
     )
     cells = sample(synth, obs=table)
     assert list(cells.obs_names) == list("vwxyz")
-    assert list(cells.obs) == LABELS
+    assert list(cells.obs) == [*LABELS, "other"]
     for label in LABELS:
         given = table[label].notna()
         asked = [str(value).removesuffix(".0") for value in table[label][given]]

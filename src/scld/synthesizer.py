@@ -253,7 +253,7 @@ class Synthesizer:
 
         Examples
         --------
-        >>> effect = synth.random_effect(3, 1.0, where={"cell_type": "B cell"})
+        >>> effect = synth.random_effect(3, 1.0, where={"cell_type": "NK cell"})
         >>> list(effect.log2fc.values())
         [1.0, -1.0, 1.0]
         """

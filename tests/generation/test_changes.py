@@ -18,7 +18,7 @@ def totals(cells):
 
 
 def test_effects_leave_the_means_of_other_genes_or_the_total():
-    effects = Rows(np.log(np.array([[1.0, 1], [2, 1]])), np.array([0, 1]))
+    effects = Rows(np.array([[1.0, 1], [2, 1]]), np.array([0, 1]))
     mean = np.ones((2, 2), np.float32)
     assert Changes(effects).expected(mean).tolist() == [[1, 1], [2, 1]]
     fixed = Changes(effects, fixed_depth=True).expected(mean)

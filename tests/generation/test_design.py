@@ -88,3 +88,34 @@ def test_columns_of_a_table_are_kept_as_they_can_be_written(synth, tmp_path):
     assert cells.obs["gap"].isna().tolist() == table["gap"].isna().tolist()
     assert cells.obs["date"].astype(str).iloc[0].startswith("2026-01-01")
     cells.write_h5ad(tmp_path / "cells.h5ad")
+
+
+def test_columns_that_no_file_can_hold_become_text(synth, tmp_path):
+    table = TABLE.assign(
+        bins=pd.cut(np.arange(600), 3),
+        mixed=pd.Categorical([1, "a"] * 300),
+        thin=pd.arrays.SparseArray([0, 1] * 300),
+    )
+    table[7] = "a column named by a number"
+    table["self"] = 1.0
+    cells = sample(synth, obs=table)
+    assert {"bins", "mixed", "thin", "7", "self"} <= set(cells.obs)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+
+
+def test_columns_that_scld_writes_are_not_kept_from_a_table(synth):
+    with pytest.warns(UserWarning, match="'is_doublet' are columns that scld writes"):
+        cells = sample(synth, obs=TABLE.assign(is_doublet=True))
+    assert "is_doublet" not in cells.obs
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        (TABLE.assign(_index=1), "a column '_index' cannot be written"),
+        (pd.concat([TABLE, TABLE[["donor"]]], axis=1), "2 columns are named 'donor'"),
+    ],
+)
+def test_tables_that_cannot_be_written_are_one_clear_error(synth, table, match):
+    with pytest.raises(RequestError, match=match):
+        sample(synth, obs=table)

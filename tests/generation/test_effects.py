@@ -7,15 +7,20 @@ import pytest
 
 import scld
 from scld.errors import RequestError
-from scld.generation.effects import effects_of, effects_table, fold_changes, gene_columns
+from scld.generation.effects import (
+    check_effects,
+    effects_of,
+    effects_table,
+    fold_changes,
+    gene_columns,
+)
 
 GENES = pd.DataFrame({"gene": ["a", "b", "c", "never"], "seen": [True, True, True, False]})
 OBS = pd.DataFrame({"type": ["B", "B", "T"], "group": [1, 2, 1], "flag": [True, False, True]})
 
 
 def folds(*effects):
-    rows = fold_changes(effects, OBS, GENES)
-    return rows.dense() / np.log(2)
+    return np.log2(fold_changes(list(effects), OBS, GENES).factors.dense())
 
 
 def test_an_effect_changes_its_genes_in_the_cells_that_match_and_no_other():
@@ -51,6 +56,13 @@ def test_a_table_without_conditions_or_numbers_is_one_effect_of_all_cells():
     assert effect == scld.Effect({"a": 1, "b": 2})
 
 
+def test_numbers_match_numbers_and_missing_values_match_nothing():
+    obs = OBS.assign(dose=[1.0, np.nan, 2.0])
+    rows = fold_changes([scld.Effect({"a": 1}, {"dose": 1})], obs, GENES)
+    assert np.log2(rows.factors.dense())[:, 0].tolist() == [1, 0, 0]
+    assert list(rows.numbers) == ["1", "", ""]
+
+
 def test_a_missing_condition_matches_every_cell():
     table = pd.DataFrame({"gene": ["a", "b"], "log2fc": [1, 2], "type": ["B", None]})
     np.testing.assert_allclose(folds(*effects_of(table)), [[1, 2, 0], [1, 2, 0], [0, 2, 0]])
@@ -67,7 +79,7 @@ def test_the_fold_changes_of_each_effect_are_a_var_column():
 @pytest.mark.parametrize(
     ("effect", "match"),
     [
-        (lambda: folds(scld.Effect({"B2M": 1})), "gene 'B2M' is not a gene of this model"),
+        (lambda: folds(scld.Effect({"B2M": 1})), "'B2M' is not a gene of this model"),
         (lambda: folds(scld.Effect({"nevr": 1})), "did you mean 'never'"),
         (lambda: folds(scld.Effect({"never": 1})), "no count of gene 'never', so it is never"),
         (lambda: folds(scld.Effect({"a": 1}, {"grup": 1})), "no column 'grup'.*mean 'group'"),
@@ -78,8 +90,21 @@ def test_the_fold_changes_of_each_effect_are_a_var_column():
         (lambda: scld.Effect({}), "an effect without genes"),
         (lambda: scld.Effect({"a": 1}, {"type": []}), "'type' is an empty list"),
         (lambda: scld.Effect(["a"]), "log2fc is list; pass a dict"),
-        (lambda: fold_changes(scld.Effect({"a": 1}), OBS, GENES), "got Effect; pass a list"),
-        (lambda: fold_changes([{"a": 1}], OBS, GENES), "pass a list"),
+        (lambda: check_effects(scld.Effect({"a": 1})), "got Effect; pass a list"),
+        (lambda: check_effects(True), "got bool; pass a list"),
+        (lambda: check_effects([{"a": 1}]), "pass a list"),
+        (lambda: scld.Effect({"a": 1}, {"type": ""}), "'type' is an empty text"),
+        (lambda: scld.Effect({"a": 1}, {"gene": "x"}), "'gene' is a column of a table of effects"),
+        (
+            lambda: effects_of(pd.DataFrame({"gene": ["a", None], "log2fc": [1, 2]})),
+            "row 2 has no gene",
+        ),
+        (
+            lambda: effects_of(
+                pd.DataFrame({"effect": [1, None], "gene": ["a", "b"], "log2fc": [1, 2]})
+            ),
+            "row 2 has no effect",
+        ),
         (lambda: effects_of(pd.DataFrame({"gene": ["a"]})), "write one row per gene"),
         (
             lambda: effects_of(pd.DataFrame({"gene": ["a", "a"], "log2fc": [1, 2]})),
@@ -195,5 +220,33 @@ def test_random_effects_are_on_expressed_genes_half_up_and_half_down(synth):
     assert (np.abs(values) <= 1.5).all()
     mean = sample(synth, mean=True).layers["mean"].mean(axis=0)
     assert mean[[int(gene[5:]) for gene in effect.log2fc]].min() > 0.1
+    other = synth.random_effect(10, (0.5, 1.5), where={"group": "b"}, least=0.5, seed=3)
+    assert set(other.log2fc) != set(effect.log2fc)
     with pytest.raises(RequestError, match="genes have at least 1e\\+06 expected counts"):
         synth.random_effect(3, least=1e6)
+
+
+def test_genes_of_a_random_effect_are_expressed_in_the_cells_that_it_is_for(synth):
+    expected = synth._fitted.expected_counts({"cell_type": "B"})
+    usual = synth._fitted.expected_counts({})
+    mean = sample(synth, obs=TABLE.assign(cell_type="B"), mean=True, post="off").layers["mean"]
+    seen = synth.genes["seen"].to_numpy()
+    errors = [np.abs(np.log(some / mean.mean(axis=0)[seen])).mean() for some in (expected, usual)]
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("size", [0, -1, True, "1", (1, 2, 3), (2, 0.5), (1, np.inf), None, 11])
+def test_sizes_that_cannot_be_are_one_clear_error(synth, size):
+    with pytest.raises(RequestError, match=r"size: got .* a log2 fold change above 0 and up to 10"):
+        synth.random_effect(3, size)
+
+
+@pytest.mark.parametrize("name", ["fixed_depth", "mean", "one_population"])
+def test_what_is_on_or_off_is_true_or_false(synth, name):
+    with pytest.raises(RequestError, match=f"{name}: got 'no'; allowed are True and False"):
+        sample(synth, **{name: "no"})
+
+
+def test_an_unknown_keyword_is_named_with_the_nearest(synth):
+    with pytest.raises(TypeError, match=r"'efects'.*did you mean 'effects'"):
+        sample(synth, efects=[])

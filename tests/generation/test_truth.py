@@ -69,3 +69,41 @@ def test_groups_that_are_not_there_are_one_clear_error(synth, arguments, match):
 def test_cells_without_expected_counts_are_one_clear_error(synth):
     with pytest.raises(DataError, match="generate the cells with mean=True"):
         scld.truth(sample(synth, mean=False), "group", "a", "b")
+
+
+def test_after_joining_files_the_record_must_be_kept(synth):
+    import anndata as ad
+
+    parts = [sample(synth, some, effects=[EFFECT]) for some in (TABLE[:150], TABLE[150:])]
+    with pytest.raises(DataError, match=r"uns: no record of scld.*uns_merge='same'"):
+        scld.truth(ad.concat(parts, index_unique="-"), "group", "a", "b")
+
+
+def test_renamed_groups_and_selected_genes_have_the_same_truth(synth):
+    cells = sample(synth, effects=[EFFECT])
+    expected = scld.truth(cells, "group", "a", "b")
+    renamed = cells.copy()
+    renamed.obs["group"] = renamed.obs["group"].astype(str).map({"a": "treated", "b": "control"})
+    pd.testing.assert_frame_equal(scld.truth(renamed, "group", "treated", "control"), expected)
+    some = cells[:, ["gene_1", "gene_2"]]
+    pd.testing.assert_frame_equal(scld.truth(some, "group", "a", "b"), expected.loc[some.var_names])
+    fixed = sample(synth, effects=[EFFECT], fixed_depth=True)[:, ["gene_1", "gene_2"]]
+    with pytest.raises(DataError, match="2 of 30 genes; with fixed_depth=True all are needed"):
+        scld.truth(fixed, "group", "a", "b")
+
+
+def test_effects_that_add_up_are_taken_out_together(synth):
+    both = [EFFECT, scld.Effect({"gene_1": 1.0}, where={"group": "a"})]
+    with pytest.warns(UserWarning, match="add up"):
+        cells = sample(synth, effects=both)
+    found = scld.truth(cells, "group", "a", "b", within={"cell_type": "B"})["effect"]
+    np.testing.assert_allclose(found[["gene_1", "gene_3"]], [3, -1], atol=1e-5)
+    assert set(cells.obs["in_effects"]) == {"", "1, 2", "2"}
+
+
+@pytest.mark.parametrize("within", ["cell_type", ["cell_type"]])
+def test_within_is_a_dict(synth, within):
+    with pytest.raises(DataError, match=r"within: got .* pass a dict"):
+        scld.truth(sample(synth), "group", "a", "b", within=within)
+    with pytest.raises(DataError, match="adata: got str; pass an AnnData"):
+        scld.truth("cells.h5ad", "group", "a", "b")

@@ -184,9 +184,11 @@ def _check_table(obs: Any, labels: Sequence[str]) -> None:
         raise RequestError(f"obs: this model was fitted without labels; {advice}")
     columns = list(map(str, obs.columns))
     repeated = [name for name in columns if columns.count(name) > 1]
-    if repeated or "_index" in columns:
-        seen = f"{repeated[0]!r} names several columns" if repeated else "'_index' is a column"
-        raise RequestError(f"obs: {seen}, which cannot be written; rename or drop it")
+    if repeated:
+        seen = f"{columns.count(repeated[0])} columns are named {repeated[0]!r}"
+        raise RequestError(f"obs: {seen}; drop all but one")
+    if "_index" in columns:
+        raise RequestError("obs: a column '_index' cannot be written to a file; rename it")
     stale = [name for name in WRITTEN if name in columns]
     if stale:
         seen = f"{listed(stale)} are columns that scld writes"
@@ -199,9 +201,6 @@ def _check_table(obs: Any, labels: Sequence[str]) -> None:
 
 
 def _check_column(label: str, columns: Sequence[str], labels: Sequence[str]) -> None:
-    if columns.count(label) > 1:
-        seen = f"{columns.count(label)} columns are named {label!r}"
-        raise RequestError(f"obs: {seen}; drop all but one")
     others = [column for column in columns if column not in labels]
     near = "" if label in columns else nearest(label, others)
     if near:
