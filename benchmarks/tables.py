@@ -83,7 +83,8 @@ DIGITS |= {
     "PyTorch": 2,
     "CSR": 2,
 }
-DIGITS |= {"cells": 0, "genes": 0, "seconds": 0, "/ added": 2}  # of metrics that end so; else 3
+# of metrics that end so; else 3
+DIGITS |= {"donors": 0, "cells": 0, "genes": 0, "seconds": 0, "/ added": 2}
 NAMES = {BASELINE: "real-vs-real baseline", SCLD: "**SCLD**", "augment": "**augment**"}
 OVERVIEW = ["c2st_forest", "c2st_linear", "c2st_boosting", "c2st", "w2", "mmd2", "tstr_f1"]
 OVERVIEW += ["label_accuracy", "effect_slope", "nearer_training"]
@@ -344,13 +345,14 @@ def designed(results: Results, part: str, dataset: str) -> pd.DataFrame:
     rows = results.of("designed", part=part, dataset=dataset)
     if part in ("effects", "power"):
         rows = rows[rows["group"] == OVERALL]
+    rows = rows.sort_values("group", key=lambda kind: kind.replace(OVERALL, ""), kind="stable")
     known = [key for key in DESIGNED[part] if key != "group" or rows["group"].nunique() > 1]
     for key in known:
         if rows[key].dtype.kind == "f":  # missing in other parts
             rows = rows.astype({key: int})
     table = means(rows, known, list(rows["metric"].unique()))
     titles = {"group": "doublet of a cell and one of" if part == "doublets" else "type"}
-    titles |= {"donors": "donors in each group"}
+    titles |= {"donors": "donors in each group"} if part == "power" else {}
     return named(table.rename(columns=titles), "method", f"{dataset}, {seeds_of(rows)}")
 
 
