@@ -11,6 +11,7 @@ from scld.generation.request import SamplingRequest
 from scld.model.latents import Latents
 from scld.preprocessing import log_normalise
 from scld.training.calibration import (
+    _regression,
     calibrate_latents,
     calibrate_means,
     calibrate_spread,
@@ -177,3 +178,7 @@ def test_few_cells_leave_the_covariance_nearly_as_it_is(fit):
     wide = replace(few, mean=few.mean * 3)
     found = calibrate_latents(generator, wide, fit._options(number=3), 2000, seed=0)
     assert (torch.linalg.eigvalsh(found.latent_map.matrix) < 1.8).all()
+
+
+def test_a_regression_on_what_does_not_vary_is_zero():
+    assert not _regression(np.zeros((3, 3)), np.zeros((3, 2))).any()

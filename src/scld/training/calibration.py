@@ -304,7 +304,7 @@ def _scale(
 
 def _regression(products: np.ndarray, with_target: np.ndarray) -> np.ndarray:
     """Coefficients of a ridge regression, from the products of its inputs."""
-    ridge = _RIDGE * np.trace(products) / len(products)
+    ridge = _RIDGE * np.trace(products) / len(products) + 1e-12  # inputs may not vary at all
     coefficients: np.ndarray = np.linalg.solve(
         products + ridge * np.eye(len(products)), with_target
     )
