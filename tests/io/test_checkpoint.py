@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import subprocess
+import threading
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from toy import make_cells
 import scld
 from scld.errors import CheckpointError, RequestError
 from scld.io import checkpoint as disk
+from scld.io.atomic import _here
 from scld.io.checkpoint import Checkpoint, read, read_manifest, resume_folder, write
 
 
@@ -46,7 +49,7 @@ def test_the_directory_holds_the_documented_files_and_nothing_is_left_beside_it(
     write(tmp_path / "a.scld", content())
     assert names(tmp_path) == ["a.scld"]
     files = ["genes.csv", "manifest.json", "one.safetensors", "schema.json", "two.safetensors"]
-    assert names(tmp_path / "a.scld") == files
+    assert names(tmp_path / "a.scld") == ["SHA256SUMS", *files]
     assert read_manifest(tmp_path / "a.scld")["format"] == disk.FORMAT
 
 
@@ -238,6 +241,8 @@ def test_damage_is_found_on_loading_and_told_in_one_line(kind, saved, tmp_path):
     path = tmp_path / "mine.scld"
     shutil.copytree(saved, path)
     harm(path)
+    if (path / "SHA256SUMS").exists():  # as if someone had meant it
+        disk.seal(path)
     with pytest.raises(CheckpointError) as caught:
         scld.load(path)
     message = str(caught.value)
@@ -245,6 +250,122 @@ def test_damage_is_found_on_loading_and_told_in_one_line(kind, saved, tmp_path):
     assert str(path) in message
     assert words in message
     assert len(message) < 400
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "manifest.json", "schema.json", "genes.csv"])
+def test_one_flipped_bit_is_found_in_every_file(saved, tmp_path, name):
+    shutil.copytree(saved, tmp_path / "mine.scld")
+    flipped(tmp_path / "mine.scld" / name, np.random.default_rng(0))
+    with pytest.raises(CheckpointError, match="damaged"):
+        scld.load(tmp_path / "mine.scld")
+
+
+def flipped(file, random):
+    content = bytearray(file.read_bytes())
+    content[random.integers(len(content))] ^= 1 << random.integers(8)
+    file.write_bytes(content)
+
+
+@pytest.mark.slow
+def test_420_flipped_bits_are_all_found(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "_AGAIN_SECONDS", 0)
+    random, files = np.random.default_rng(0), sorted(saved.iterdir())
+    for number in range(420):
+        path = tmp_path / f"{number}.scld"
+        shutil.copytree(saved, path)
+        flipped(path / files[number % len(files)].name, random)
+        with pytest.raises(CheckpointError, match="damaged"):
+            scld.load(path)
+        shutil.rmtree(path)
+
+
+def test_the_checksums_are_those_that_sha256sum_reads(saved):
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=saved, check=True)
+
+
+def test_without_checksums_a_checkpoint_is_damaged(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "mine.scld")
+    (tmp_path / "mine.scld" / "SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match="SHA256SUMS is missing"):
+        scld.load(tmp_path / "mine.scld")
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(saved, tmp_path):
+    path = tmp_path / "mine.scld"
+    shutil.copytree(saved, path)
+    (path / "genes.csv").unlink()
+    os.mkfifo(path / "genes.csv")
+    with pytest.raises(CheckpointError, match=r"genes.csv is not a plain file"):
+        scld.load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 100_000, '{"a":' * 100_000, "1" * 5000, '{"format": 1e999}', '{"format": [1]}', "\x00"],
+)
+def test_json_that_cannot_be_is_refused(saved, tmp_path, content):
+    path = tmp_path / "mine.scld"
+    shutil.copytree(saved, path)
+    (path / "manifest.json").write_text(content)
+    disk.seal(path)
+    with pytest.raises(CheckpointError) as caught:
+        scld.load(path)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("section", ["autoencoder", "denoiser"])
+def test_sizes_that_no_machine_has_are_refused_before_anything_is_allocated(
+    saved, tmp_path, section
+):
+    path = tmp_path / "mine.scld"
+    shutil.copytree(saved, path)
+    config = json.loads((path / "manifest.json").read_text())["config"]
+    config[section]["width"] = 10**9
+    change(path / "manifest.json", config=config)
+    disk.seal(path)
+    with pytest.raises(CheckpointError, match="damaged"):
+        scld.load(path)
+
+
+def test_a_load_while_another_process_replaces_the_checkpoint_gives_one_of_both(tmp_path):
+    """Never a mixture, and never an error."""
+    path = tmp_path / "a.scld"
+    write(path, content(1.0))
+    replacing = threading.Thread(
+        target=lambda: [write(path, content(float(i)), overwrite=True) for i in range(60)]
+    )
+    replacing.start()
+    found = []
+    while replacing.is_alive():
+        found.append(read(path).parts["one"]["w"])
+    assert found
+    assert all((one == one[0, 0]).all() for one in found)
+
+
+def dead_process():
+    """The number of a process that is no longer there."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_process_that_was_killed_between_two_renames_left_is_put_back(tmp_path):
+    path = tmp_path / "a.scld"
+    write(path, content(3.0))
+    left = tmp_path / f".scld-{_here().rpartition('-')[0]}-{dead_process()}-x"
+    left.mkdir()
+    os.replace(path, left / "a.scld.former")
+    assert value_of(path) == 3.0
+    write(path, content(4.0), overwrite=True)
+    assert names(tmp_path) == ["a.scld"]  # and what it left is gone
+
+
+def test_folders_of_living_processes_and_other_machines_are_left_alone(tmp_path):
+    machine = _here().rpartition("-")[0]
+    for name in (f".scld-{machine}-{os.getppid()}-x", f".scld-elsewhere-{dead_process()}-x"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "a.scld", content())
+    assert len(names(tmp_path)) == 3
 
 
 def test_an_unfinished_fit_says_how_to_continue_it(tmp_path):
@@ -273,7 +394,7 @@ def test_a_checkpoint_of_format_2_gives_the_cells_that_it_gave(format2, post, tm
     expected = np.load(format2.with_suffix(".npz"))[post]
     np.testing.assert_array_equal(sampled(format2, post), expected)
     scld.load(format2).save(tmp_path / "again.scld")
-    assert read_manifest(tmp_path / "again.scld")["format"] == disk.FORMAT == 5
+    assert read_manifest(tmp_path / "again.scld")["format"] == disk.FORMAT == 6
     np.testing.assert_array_equal(sampled(tmp_path / "again.scld", post), expected)
 
 
@@ -296,6 +417,7 @@ def test_a_checkpoint_of_format_4_gives_the_cells_that_it_gave(format2, tmp_path
     """It had no map of latent points."""
     scld.load(format2).save(tmp_path / "a.scld")
     change(tmp_path / "a.scld" / "manifest.json", format=4)
+    (tmp_path / "a.scld" / "SHA256SUMS").unlink()
     latents = tmp_path / "a.scld" / "latents.safetensors"
     save_file({k: t for k, t in load_file(latents).items() if not k.startswith("map_")}, latents)
     expected = np.load(format2.with_suffix(".npz"))["off"]
@@ -384,7 +506,8 @@ def test_an_interrupted_write_leaves_the_old_checkpoint_whole(tmp_path, monkeypa
 
     if renames is None:
         monkeypatch.setattr(disk, "save", interrupted)
-    else:
+    else:  # where a system cannot exchange two directories
+        monkeypatch.setattr("scld.io.atomic._exchange", lambda one, other: False)
         monkeypatch.setattr("os.replace", failing)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "a.scld", content(2.0), overwrite=True)

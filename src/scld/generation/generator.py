@@ -8,7 +8,7 @@ or on the number of threads. On a GPU pages are larger, and counts are drawn the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,7 @@ PAGE = 256
 GPU_PAGE = 2048  # a GPU computes these about as fast as 256
 _DECODED = 32  # cells decoded at a time: their dense means stay in the processor's cache
 _MAX_REDRAWS = 100
+_LARGEST_LIBRARY = 20.0  # of log library sizes: half a thousand million counts
 Parts = dict[str, dict[str, Tensor]]  # name -> tensors of one part of a checkpoint
 
 
@@ -131,14 +132,19 @@ class Generator:
         cls, parts: Parts, schema: Schema, genes: int, config: Config, device: torch.device
     ) -> Generator:
         """The inverse of `parts`; `ValueError`, `KeyError` or `RuntimeError` if they do not fit."""
+        names = ("autoencoder", "denoiser")
+        with torch.device("meta"):  # nothing is allocated before shapes agree
+            planned = build_networks(genes, schema.sizes, config)
+            for network, name in zip(planned, names, strict=True):
+                _check_tensors(name, network.state_dict(), parts[name])
         networks = build_networks(genes, schema.sizes, config)
-        for network, name in zip(networks, ("autoencoder", "denoiser"), strict=True):
+        for network, name in zip(networks, names, strict=True):
             network.load_state_dict(parts[name])
             network.to(device).eval()
         dims, latents = config.autoencoder.latent + 1, parts["latents"]
         centre, scale = (latents[name].reshape(dims).to(device) for name in ("centre", "scale"))
         library = latents["library"].reshape(2).to(device)
-        if not (scale > 0).all() or not library[0] <= library[1]:
+        if not (scale > 0).all() or not library[0] <= library[1] < _LARGEST_LIBRARY:
             raise ValueError("latents: a scale or a range of library sizes that cannot be")
         points = latents["combination_means"].reshape(len(schema.cells), dims).numpy()
         means = CombinationMeans(schema.combinations, schema.cells, points)
@@ -346,6 +352,16 @@ class Generator:
         latent = torch.cat([self.autoencoder.encode(batch)[0] for batch in batches])
         points: np.ndarray = ((latent - self.centre) / self.scale).cpu().numpy()
         return points
+
+
+def _check_tensors(part: str, expected: Mapping[str, Tensor], found: dict[str, Tensor]) -> None:
+    """`ValueError` if names, shapes or types differ."""
+    if expected.keys() != found.keys():
+        raise ValueError(f"{part}: other tensors than its settings say")
+    for name, tensor in expected.items():
+        if tensor.shape != found[name].shape or tensor.dtype != found[name].dtype:
+            seen = f"{tuple(found[name].shape)} {found[name].dtype}"
+            raise ValueError(f"{part}: {name} is {seen}, not {tuple(tensor.shape)} {tensor.dtype}")
 
 
 def build_networks(

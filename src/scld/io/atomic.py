@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scld.errors import RequestError
+
+_PREFIX, _FORMER = ".scld-", ".former"
 
 
 def check_target(path: Path, overwrite: bool, kind: str, is_kind: Callable[[Path], bool]) -> None:
@@ -44,6 +48,8 @@ def check_target(path: Path, overwrite: bool, kind: str, is_kind: Callable[[Path
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling; at the end, that file or directory replaces ``path``.
 
+    Temporary siblings that dead processes of this machine left here are removed.
+
     Examples
     --------
     >>> import tempfile
@@ -53,18 +59,62 @@ def atomic_write(path: Path) -> Iterator[Path]:
     >>> path.read_text()
     'complete'
     """
-    folder = Path(tempfile.mkdtemp(prefix=".scld-", dir=path.absolute().parent))
+    parent = path.absolute().parent
+    restore(path)
+    for stale in _of_dead_processes(parent):
+        shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{_here()}-", dir=parent))
     try:
         yield folder / path.name
-        _replace(folder / path.name, path, folder / f"{path.name}.former")
+        _replace(folder / path.name, path, folder / f"{path.name}{_FORMER}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def restore(path: Path) -> None:
+    """Put back what a process that died while it replaced ``path`` had moved away.
+
+    It needs two renames where the system cannot exchange two directories.
+    """
+    if path.exists():
+        return
+    for folder in _of_dead_processes(path.absolute().parent):
+        former = folder / f"{path.name}{_FORMER}"
+        if former.exists():
+            os.replace(former, path)
+            return
+
+
+def _here() -> str:
+    """This machine and process."""
+    return f"{platform.node().replace('-', '_')}-{os.getpid()}"
+
+
+def _of_dead_processes(parent: Path) -> Iterator[Path]:
+    """Temporary folders whose process, on this machine, is no longer there."""
+    machine = _here().rpartition("-")[0]
+    for folder in parent.glob(f"{_PREFIX}{machine}-*-*"):
+        process = folder.name.removeprefix(f"{_PREFIX}{machine}-").partition("-")[0]
+        if process.isdecimal() and not _alive(int(process)):
+            yield folder
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
 def _replace(new: Path, path: Path, former: Path) -> None:
-    """Rename; a non-empty directory in the way is moved first, and back if that fails."""
+    """Rename; a directory in the way is exchanged, or moved first, and back if that fails."""
     if not path.is_dir():
         os.replace(new, path)
+        return
+    if _exchange(new, path):
         return
     os.replace(path, former)
     try:
@@ -72,3 +122,14 @@ def _replace(new: Path, path: Path, former: Path) -> None:
     except BaseException:
         os.replace(former, path)
         raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step, if the system can: Linux, on most file systems."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    done: int = rename(here, os.fsencode(one), here, os.fsencode(other), exchange)
+    return done == 0

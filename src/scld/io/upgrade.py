@@ -1,9 +1,10 @@
-"""Checkpoints of formats 2 to 4, converted to the present format as they are read.
+"""Checkpoints of formats 2 to 5, converted to the present format as they are read.
 
 Format 2 kept the latent space in ``schema.json``, held a discriminator of latent points that is no
 longer used, and had other names for some settings and tensors. Until format 3, there were neither
 profiles of categories nor linear parts of encoder and decoder: zeros stand for them. Until
-format 4, generated latent points had no map: the identity does.
+format 4, generated latent points had no map: the identity does. Until format 5, there were no
+checksums.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
-FORMATS = (2, 3, 4, 5)
+FORMATS = (2, 3, 4, 5, 6)
 FORMAT = FORMATS[-1]
 
 _TENSORS = {  # first part of a tensor's name
