@@ -374,7 +374,7 @@ def same_variance(found: list[np.ndarray], real: np.ndarray) -> dict[str, float]
         "ratio of medians": float(np.median(mean) / np.median(real)),
         "ratio of means": float(mean.mean() / real.mean()),
         "median ratio where real > 0": float(np.median(mean[varying] / real[varying])),
-        "correlation, one set of donors": float(np.mean(one)),
+        "correlation, one set": float(np.mean(one)),
         "correlation, mean of sets": rank_correlation(mean, real),
     }
 

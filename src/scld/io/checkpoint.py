@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import time
@@ -36,6 +37,7 @@ RESUME = "resume"
 MANIFEST, SCHEMA, GENES, SUMS = "manifest.json", "schema.json", "genes.csv", "SHA256SUMS"
 _WITH_SUMS = 6  # the first format with checksums
 _AGAIN_SECONDS = 0.1
+_SUM = re.compile("(?P<sum>[0-9a-f]{64})  (?P<name>.+)")
 _LARGEST = 2**33  # bytes of a file
 
 
@@ -179,8 +181,11 @@ class _Folder:
         """With its checksums."""
         if SUMS not in os.listdir(descriptor):
             return cls(path, descriptor)
-        lines = cls(path, descriptor).content(SUMS).decode(errors="replace").splitlines()
-        return cls(path, descriptor, {line[66:]: line[:64] for line in lines})
+        text = cls(path, descriptor).content(SUMS).decode(errors="replace")
+        lines = [_SUM.fullmatch(line) for line in text.removesuffix("\n").split("\n")]
+        if not all(lines) or not text.endswith("\n"):
+            raise damaged(path, f"{SUMS} does not hold checksums")
+        return cls(path, descriptor, {line["name"]: line["sum"] for line in lines if line})
 
     def content(self, name: str) -> bytes:
         """The bytes of a file, checked."""
