@@ -1,6 +1,7 @@
 import shlex
 import subprocess
 import sys
+import time
 import warnings
 
 import anndata as ad
@@ -517,8 +518,25 @@ def test_an_interruption_says_how_to_continue(saved, tmp_path, monkeypatch):
     monkeypatch.setattr("scld.generation.generator.Generator.generate", interrupted)
     result = run("sample", saved, "-n", 3, "-o", tmp_path / "cells.h5ad", "--quiet")
     assert result.exit_code == 130
+    assert result.stderr == "scld: interrupted\n"
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("scld.synthesizer.fit_model", interrupted)
+    result = run("fit", saved, "-o", tmp_path / "a.scld", "--quiet")
     advice = "an interrupted fit continues when the same command is run again"
     assert result.stderr == f"scld: interrupted; {advice}\n"
+
+
+def test_a_command_that_is_terminated_leaves_nothing(saved, tmp_path):
+    output = tmp_path / "cells.h5ad"
+    words = ["sample", str(saved), "-n", "400000", "-o", str(output), "--quiet"]
+    command = [sys.executable, "-c", "from scld.cli import main; main()", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob(".scld-*/*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate(timeout=60)[1] == "scld: interrupted\n"
+    assert process.returncode == 130
     assert not list(tmp_path.iterdir())
 
 
@@ -569,6 +587,9 @@ def test_evaluate_is_the_evaluate_of_python(source, tmp_path, monkeypatch):
 
         def to_json(self, path):
             path.write_text("json")
+
+        def to_csv(self, path):
+            self.table.to_csv(path, index=False)
 
     def evaluate(*args, **options):
         calls.append((args, options))

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -119,3 +121,10 @@ def test_a_system_that_says_nothing_limits_nothing(system, monkeypatch):
 def test_of_this_machine_something_is_left():
     left = memory_left()
     assert left is None or 0 < left <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_limit_of_the_address_space_counts():
+    code = "from scld.machine import memory_left; print(memory_left())"
+    command = ["bash", "-c", f"ulimit -v 1000000; {sys.executable} -c '{code}'"]
+    left = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 0 < left < 1_000_000 * 1024

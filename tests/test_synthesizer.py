@@ -1031,3 +1031,10 @@ def test_what_would_fill_the_memory_is_streamed(cells, config, monkeypatch, caps
     monkeypatch.setattr("scld.training.memory.MemoryEstimate.check", lambda estimate: None)
     scld.Synthesizer("cell_type", config=config).fit(cells)
     assert ("read from a copy on disk" in capsys.readouterr().err) == streamed
+
+
+def test_cells_that_would_fill_the_memory_are_said_to(synth, monkeypatch):
+    monkeypatch.setattr("scld.generation.fitted.memory_left", lambda: 20_000)
+    with pytest.warns(UserWarning, match=r"of memory; stream\(...\) gives them in batches"):
+        sample(synth, 200)
+    list(synth.stream(200, progress=False))

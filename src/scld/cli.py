@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from scld.synthesizer import Synthesizer
 
 Command = Callable[..., None]
+_AFTER_INTERRUPTION = {
+    "fit": "; an interrupted fit continues when the same command is run again",
+    "power": "; with --cache, the same command continues",
+}
 _CSV_ROWS = {
     "--obs": "one column per label, one row per cell",
     "--effects": "columns gene, log2fc and one per obs column to match, one row per gene",
@@ -37,7 +43,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _terminated_as_interrupted():
                 warnings.showwarning = _warn
                 return super().invoke(ctx)
         except (SCLDError, OSError) as error:
@@ -48,8 +54,20 @@ class _Group(click.Group):
                 raise
             _fail(f"not enough memory; use fewer cells or genes, or a larger machine; {error}", 2)
         except KeyboardInterrupt:
-            advice = "an interrupted fit continues when the same command is run again"
-            _fail(f"interrupted; {advice}", 130)
+            _fail(f"interrupted{_AFTER_INTERRUPTION.get(ctx.invoked_subcommand or '', '')}", 130)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as of a batch system, ends a command as Ctrl-C does: nothing is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _warn(message: Warning | str, *args: Any, **more: Any) -> None:
@@ -602,7 +620,7 @@ def evaluate(
     writers: dict[str, Callable[[Path], Any]] = {
         ".html": report.to_html,
         ".json": report.to_json,
-        ".csv": partial(report.table.to_csv, index=False),
+        ".csv": report.to_csv,
     }
     for output in outputs:
         writers[output.suffix](output)

@@ -14,9 +14,23 @@ def gigabytes(size: float) -> str:
 
 
 def memory_left() -> int | None:
-    """Bytes that this process can still have: the least of the machine's and its cgroup's."""
-    known = [left for left in (_machine_left(), _cgroup_left()) if left is not None]
-    return min(known, default=None)
+    """Bytes that this process can still have: the least that machine, cgroup and limits leave."""
+    parts = (_machine_left(), _cgroup_left(), _limit_left())
+    return min((left for left in parts if left is not None), default=None)
+
+
+def _limit_left() -> int | None:
+    """Address space that ``ulimit -v`` (RLIMIT_AS) leaves; None without such a limit."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    sizes = Path("/proc/self/statm")
+    used = int(sizes.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") if sizes.exists() else 0
+    return max(0, limit - used)
 
 
 def _machine_left() -> int | None:

@@ -93,3 +93,17 @@ def test_json_holds_the_worst_genes(report):
     read = json.loads(report.to_json())["worst_genes"]
     assert len(read) == len(report.worst_genes)
     assert read[0]["gene"] == report.worst_genes["gene"][0]
+
+
+def test_files_are_written_whole_or_not_at_all(report, tmp_path, monkeypatch):
+    for name, write in {"a.html": report.to_html, "a.csv": report.to_csv}.items():
+        write(PathOf(tmp_path / name))
+    assert (tmp_path / "a.csv").read_text() == report.table.to_csv(index=False)
+
+    def full(self, *args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.to_csv(tmp_path / "b.csv")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.csv", "a.html"]

@@ -267,3 +267,9 @@ def test_a_sharded_store_that_lost_any_shard_is_not_read_as_zeros(tmp_path):
 def test_another_source(source):
     with refused("source: ", type(source).__name__, ".h5ad"):
         read(source)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "cells.h5ad")
+    with pytest.raises(DataError, match="neither a file nor a directory; copy it to a file first"):
+        read(tmp_path / "cells.h5ad")

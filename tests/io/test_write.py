@@ -124,3 +124,14 @@ def test_the_row_pointers_run_through_all_batches(tmp_path, ending):
     matrix = read(tmp_path / f"cells{ending}").X
     matrix.check_format(full_check=True)
     assert matrix.nnz == cells.X.nnz
+
+
+def test_a_disk_that_is_nearly_full_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    """HDF5 crashes the process if it is full."""
+    usage = type("Usage", (), {"free": 17 * 2**20})
+    monkeypatch.setattr("scld.io.write.shutil.disk_usage", lambda path: usage)
+    write([make_cells(50)], tmp_path / "few.h5ad")
+    usage.free = 15 * 2**20
+    with pytest.raises(RequestError, match=r"more.h5ad: 0.0 GB left on the disk of the output"):
+        write([make_cells(50)], tmp_path / "more.h5ad")
+    assert [file.name for file in tmp_path.iterdir()] == ["few.h5ad"]

@@ -27,6 +27,7 @@ from scld.evaluation.options import (
 from scld.evaluation.registry import METRICS
 from scld.evaluation.results import Results
 from scld.evaluation.table import tabulate
+from scld.io.atomic import atomic_write, write_text
 from scld.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -203,14 +204,18 @@ class Report(Results):
         }
         text = json.dumps(values, indent=1)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            write_text(Path(path), text)
         return text
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write a page: summary, plots, cell types, privacy, all metrics. One file, offline."""
         from scld.evaluation import html
 
-        Path(path).write_text(html.render(self, self.embedding), encoding="utf-8")
+        write_text(Path(path), html.render(self, self.embedding))
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write the table."""
+        write_text(Path(path), self.table.to_csv(index=False))
 
     def to_png(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         """Write one UMAP of real and synthetic cells, of the first dataset or of the one named."""
@@ -220,7 +225,8 @@ class Report(Results):
         if name not in self.plotted:
             known = f"datasets with a plot: {listed(self.plotted)}{nearest(name, self.plotted)}"
             raise RequestError(f"name: {name!r} has no plot; {known}")
-        plots.umap(self.embedding, name, self.types).savefig(Path(path), dpi=150)
+        with atomic_write(Path(path)) as temporary:
+            plots.umap(self.embedding, name, self.types).savefig(temporary, dpi=150)
 
     def summary(self) -> str:
         """The overall metrics as a text table, beside baseline and controls, and the notes."""

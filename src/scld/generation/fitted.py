@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,14 @@ from scld.generation.generator import Drawn, Generator
 from scld.generation.options import SamplingKeywords, SamplingOptions, check_names
 from scld.generation.request import SamplingRequest
 from scld.io import checkpoint
+from scld.machine import gigabytes, memory_left
 from scld.progress import progress_bars
 from scld.schema import Schema
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_COPIES = 2  # pages, and the matrix that they are joined to
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,20 @@ class FittedModel:
 
     def sample(self, design: Design, options: SamplingOptions) -> AnnData:
         """All cells of a request in one AnnData."""
+        self._warn_of_memory(design)
         cells = Cells.joined(self._pages(design, options))
         return self._assembly(design, options).assemble(cells, design.request, 0)
+
+    def _warn_of_memory(self, design: Design) -> None:
+        """Say so before cells are generated that would fill half of the memory that is left."""
+        expected = 1 - np.exp(-self.expected_counts({}))  # counts that are not zero, at most
+        each = _COPIES * 8 * float(expected.sum())
+        each += 4 * len(self.genes) * design.request.with_mean * _COPIES
+        size, left = each * len(design.request.codes), memory_left()
+        if left is not None and size > left / 2:
+            seen = f"the cells take about {gigabytes(size)} of {gigabytes(left)} of memory"
+            advice = "stream(...) gives them in batches, scld.generate_shards writes them to disk"
+            warnings.warn(f"{seen}; {advice}", stacklevel=4)
 
     def stream(
         self, design: Design, options: SamplingOptions, batch_size: int

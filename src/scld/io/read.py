@@ -152,6 +152,9 @@ def _checked_path(source: Any) -> Path:
     if path.suffix.lower() not in {".h5ad", ".zarr"}:
         allowed = "pass an .h5ad file or a .zarr store (AnnData.write_h5ad makes one)"
         raise DataError(f"{one_line(path)}: unknown ending {path.suffix!r}; {allowed}")
+    if not (path.is_file() or path.is_dir()):  # a pipe or a device would be waited for
+        advice = "copy it to a file first"
+        raise DataError(f"{one_line(path)}: neither a file nor a directory; {advice}")
     return path
 
 

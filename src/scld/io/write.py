@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,9 +15,13 @@ import scipy.sparse as sp
 from scld.errors import RequestError
 from scld.io.atomic import atomic_write, check_target
 from scld.io.shards import is_sharded
+from scld.machine import gigabytes
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+_SPARE = 16 * 2**20  # bytes that are left free on a disk
 
 
 def check_output(
@@ -67,6 +72,7 @@ def _write(batches: Iterable[AnnData], path: Path) -> int:
     tables: list[pd.DataFrame] = []
     with _store(path) as store:
         for batch in batches:
+            _check_space(path, batch)
             if tables:
                 ad.io.sparse_dataset(store["X"]).append(batch.X)
                 for name, layer in batch.layers.items():
@@ -83,6 +89,18 @@ def _write(batches: Iterable[AnnData], path: Path) -> int:
             tables.append(batch.obs)
         ad.io.write_elem(store, "obs", pd.concat(tables))
     return sum(map(len, tables))
+
+
+def _check_space(path: Path, batch: AnnData) -> None:
+    """Refuse to go on when the disk is nearly full: HDF5 would crash, and keep what it wrote."""
+    matrix: Any = batch.X
+    parts = (matrix.data, matrix.indices) if hasattr(matrix, "indices") else (matrix,)
+    size = sum(part.nbytes for part in parts)
+    size += sum(layer.nbytes for layer in batch.layers.values()) + 200 * batch.n_obs
+    free = shutil.disk_usage(path.parent).free
+    if free < 2 * size + _SPARE:
+        seen = f"{gigabytes(free)} left on the disk of the output"
+        raise RequestError(f"{path.name}: {seen}, too little for more cells; free some space")
 
 
 def _write_dense(store: Any, name: str, layer: np.ndarray) -> None:

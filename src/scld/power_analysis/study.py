@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scld.errors import RequestError, check_int, listed
-from scld.io.atomic import atomic_write
+from scld.io.atomic import write_text
 from scld.power_analysis import detection, results
 from scld.power_analysis.cache import Cache, digest
 from scld.power_analysis.design import PowerDesign
@@ -148,18 +148,18 @@ class PowerStudy(Results):
         values = {"seed": self.seed, "notes": self.notes, "design": self.design.to_dict()}
         text = json.dumps({**values, "results": rows}, indent=1)
         if path is not None:
-            _write(path, text)
+            write_text(Path(path), text)
         return text
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the table."""
-        _write(path, self.table.to_csv(index=False))
+        write_text(Path(path), self.table.to_csv(index=False))
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write a page: curves, the table, design and notes. One file, offline."""
         from scld.power_analysis.report import render
 
-        _write(path, render(self))
+        write_text(Path(path), render(self))
 
     def summary(self) -> str:
         """A short text table: all types together for expression, each type for the rest."""
@@ -205,11 +205,6 @@ class PowerStudy(Results):
 
     def __repr__(self) -> str:
         return f"PowerStudy({len(self.table):,} results of {len(self.design.points)} designs)"
-
-
-def _write(path: str | os.PathLike[str], text: str) -> None:
-    with atomic_write(Path(path).expanduser()) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _interval(row: dict[Any, Any]) -> str:
