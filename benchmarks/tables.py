@@ -497,6 +497,12 @@ def readme(results: Results) -> pd.DataFrame:
             "`augment`, `sample(unseen=True)` and `transfer`, beside simpler methods",
             "[quality](docs/quality.md)",
         ),
+        (
+            "cells with a known truth",
+            "planted effects, twins, doublets, ambient RNA, new donors; `scld power` simulates planned "
+            "studies with them",
+            "[truth](docs/truth.md), [power](docs/power.md)",
+        ),
     ]
     return pd.DataFrame(lines, columns=["task", f"result, {seeds_of(rows)}", "script"])
 
