@@ -499,8 +499,8 @@ def readme(results: Results) -> pd.DataFrame:
         ),
         (
             "cells with a known truth",
-            "planted effects, twins, doublets, ambient RNA, new donors; `scld power` simulates planned "
-            "studies with them",
+            "planted effects, twins, doublets, ambient RNA, new donors; `scld power` simulates "
+            "planned studies with them",
             "[truth](docs/truth.md), [power](docs/power.md)",
         ),
     ]
