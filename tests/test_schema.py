@@ -427,3 +427,35 @@ CONTRADICTIONS = {
 def test_a_schema_that_contradicts_itself_is_refused(kind):
     with pytest.raises(ValueError, match=r"combinations|reshape"):
         Schema.from_json(SCHEMA.to_json() | CONTRADICTIONS[kind])
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("cell type/sub", "holds a /"),
+        ("_index", "reserved by AnnData"),
+        ("a\0b", "NUL character"),
+        ("\ud800", "not valid Unicode"),
+        ("x" * 5000, "5,000 characters"),
+        ("", "is empty"),
+        (["type"], "name obs columns, as text"),
+        (3, "name obs columns, as text"),
+    ],
+)
+def test_labels_that_no_file_can_hold_are_refused_before_a_fit(name, why):
+    with pytest.raises(DataError, match=why):
+        Schema.of(pd.DataFrame({"type": ["B", "T"]}), [name])
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (["B", "a\0b"], "NUL character"),
+        (["B", "\ud800"], "not valid Unicode"),
+        (["B", "x" * 5000], "5,000 characters"),
+        ([2**70, 1], "more than 64 bits"),
+    ],
+)
+def test_categories_that_no_file_can_hold_are_refused_before_a_fit(values, why):
+    with pytest.raises(DataError, match=why):
+        Schema.of(pd.DataFrame({"type": pd.Series(values, dtype=object)}), ["type"])

@@ -961,7 +961,7 @@ def test_unusual_counts(kind):
     assert made.shape == (50, cells.n_vars)
 
 
-NAMES = ["a=b", "a/b", "X", "obs", "zelltyp ü", "two words", "n", "'quoted\"", "_index_"]
+NAMES = ["a=b", "X", "obs", "zelltyp ü", "two words", "n", "'quoted\"", "_index_"]
 NAMES += ["labels", "0", "cell_type."]
 
 

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+_LONGEST = 1000  # characters of a name
+
 
 class SCLDError(Exception):
     """The base class of every error that scld raises on purpose."""
@@ -45,6 +47,19 @@ def check_int(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
         upper = f" to {most:,}" if most < 2**63 - 1 else ""
         raise RequestError(f"{name}: got {value!r}; allowed are integers from {least}{upper}")
     return int(value)
+
+
+def unwritable(text: str) -> str:
+    """Why no file can hold this name of a column, category or gene; an empty text if one can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if "\0" in text:
+        return "holds a NUL character"
+    if len(text) > _LONGEST:
+        return f"has {len(text):,} characters, and {_LONGEST:,} are allowed"
+    return "" if text else "is empty"
 
 
 def nearest(value: str, known: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scld.errors import DataError, RequestError, listed, nearest, one_line
+from scld.errors import DataError, RequestError, listed, nearest, one_line, unwritable
 
 MISSING = -1  # code of a label that is unknown or unspecified
 
@@ -91,6 +91,8 @@ class Schema:
     @classmethod
     def encode(cls, obs: pd.DataFrame, names: Sequence[str]) -> tuple[Schema, np.ndarray]:
         """The schema of an obs table, and its codes ``[cells, labels]``."""
+        for name in names:
+            _check_name(name)
         repeated = [name for i, name in enumerate(names) if name in names[:i]]
         if repeated:
             seen = f"{repeated[0]!r} is named twice in {listed(names)}"
@@ -326,12 +328,35 @@ def _label_of(obs: pd.DataFrame, name: str) -> Label:
         advice = f"use one kind, for example adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)"
         raise DataError(f"label {name!r}: mixes {', '.join(kinds)}; {advice}")
     _check_whole(plain, name, categorical)
+    for value in plain:
+        _check_category(name, value)
     categories = plain if categorical else sorted(set(plain))
     if len(categories) > max(50, len(column) // 2):
         seen = f"{len(categories):,} different values in {len(column):,} cells"
         advice = "a label needs cells to learn from: name a column with fewer"
         raise DataError(f"label {name!r}: {seen}; {advice}")
     return Label(name, tuple(categories), categorical and bool(column.cat.ordered))
+
+
+def _check_name(name: Any) -> None:
+    """Refuse a label that could not be written to a file after a fit."""
+    if not isinstance(name, str):
+        raise DataError(f"labels: got {one_line(repr(name))}; name obs columns, as text")
+    why = unwritable(name)
+    why = why or ("holds a /" if "/" in name else "")
+    why = why or ("is reserved by AnnData" if name == "_index" else "")
+    if why:
+        seen = f"the name {why}, so no file can hold its column"
+        raise DataError(f"label {one_line(repr(name))}: {seen}; rename it")
+
+
+def _check_category(name: str, value: Any) -> None:
+    why = unwritable(value) if isinstance(value, str) and value else ""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        why = "is an integer of more than 64 bits"
+    if why:
+        seen = f"category {one_line(repr(value))} {why}, so no file can hold it"
+        raise DataError(f"label {name!r}: {seen}; rename it")
 
 
 def _check_whole(values: list[Any], name: str, categorical: bool) -> None:

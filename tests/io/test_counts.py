@@ -229,3 +229,13 @@ def test_a_sparse_matrix_with_indices_out_of_bounds_is_refused_before_it_is_used
         file[f"X/{part}"][: len(values)] = values
     with refused("cells.h5ad: X: ", "damaged"):
         count_matrix(read(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("", "is empty"), ("a\0", "NUL"), ("\ud800", "Unicode"), ("x" * 5000, "5,000")],
+)
+def test_genes_that_no_file_can_hold_are_refused(name, why):
+    cells = ad.AnnData(np.ones((3, 2), np.float32), var=pd.DataFrame(index=["a", name]))
+    with pytest.raises(DataError, match=why):
+        count_matrix(cells)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scld.errors import RequestError, check_int, listed, nearest
+from scld.errors import RequestError, check_int, listed, nearest, one_line, unwritable
 from scld.generation.changes import Changes
 from scld.generation.population import Population
 from scld.schema import MISSING, Schema
@@ -187,8 +187,10 @@ def _check_table(obs: Any, labels: Sequence[str]) -> None:
     if repeated:
         seen = f"{columns.count(repeated[0])} columns are named {repeated[0]!r}"
         raise RequestError(f"obs: {seen}; drop all but one")
-    if "_index" in columns:
-        raise RequestError("obs: a column '_index' cannot be written to a file; rename it")
+    bad = [name for name in columns if unwritable(name) or "/" in name or name == "_index"]
+    if bad:
+        seen = f"a column {one_line(repr(bad[0]))} cannot be written to a file"
+        raise RequestError(f"obs: {seen}; rename it")
     stale = [name for name in WRITTEN if name in columns]
     if stale:
         seen = f"{listed(stale)} are columns that scld writes"

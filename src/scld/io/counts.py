@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scld.errors import DataError, listed, one_line
+from scld.errors import DataError, listed, one_line, unwritable
 from scld.io.read import ORIGIN
 
 if TYPE_CHECKING:
@@ -71,13 +71,18 @@ def _check_genes(names: pd.Index, place: str) -> None:
 
 
 def check_unique(names: pd.Index, place: str) -> None:
-    """Raise `DataError` if a gene name occurs twice."""
+    """Raise `DataError` if a gene name occurs twice, or cannot be written."""
     repeated = names[names.duplicated()]
     if len(repeated):
         times = int((names == repeated[0]).sum())
         seen = f"gene {str(repeated[0])!r} occurs {times} times in var_names"
         advice = "gene names must be unique: call adata.var_names_make_unique()"
         raise DataError(f"{place}: {seen}; {advice}")
+    for name in map(str, names):
+        why = unwritable(name)
+        if why:
+            seen = f"gene {one_line(repr(name))} in var_names {why}, so no file can hold it"
+            raise DataError(f"{place}: {seen}; rename it")
 
 
 def _as_csr(matrix: Any, place: str) -> sp.csr_matrix:
