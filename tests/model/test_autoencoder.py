@@ -190,12 +190,12 @@ def test_a_given_category_counts_by_its_weight():
     """As much as a score of the latent point; an unspecified label not at all."""
     model, point = autoencoder(), torch.zeros(1, 4)
     model.given_weight.data = torch.tensor([2.0, 0.0])
-    given = model._memberships(point, torch.tensor([[1, 0]]))
+    given = model.memberships(point, torch.tensor([[1, 0]]))
     scores = torch.tensor([[0.0, 2.0, 0.0]])
     torch.testing.assert_close(given[:, :3], scores.softmax(1))
     for labels in ([[1, MISSING]], [[1, 1]]):
-        assert torch.equal(model._memberships(point, torch.tensor(labels)), given)
-    unspecified = model._memberships(point, torch.full((1, 2), MISSING))
+        assert torch.equal(model.memberships(point, torch.tensor(labels)), given)
+    unspecified = model.memberships(point, torch.full((1, 2), MISSING))
     torch.testing.assert_close(unspecified, torch.tensor([[1 / 3] * 3 + [1 / 2] * 2]))
 
 
