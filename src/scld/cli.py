@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from scld.evaluation.report import Report
     from scld.generation.cluster import Plan
+    from scld.power_analysis.study import PowerStudy
     from scld.schema import Schema
     from scld.synthesizer import Synthesizer
 
@@ -105,6 +107,14 @@ _quiet = click.option("--quiet", is_flag=True, help="No progress bars.")
 _layer = click.option("--layer", help="Layer that holds the raw counts; X by default.")
 _cells_out = click.option(
     "-o", "--output", type=_out, required=True, help=".h5ad file or .zarr store to write."
+)
+_reports_out = click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    type=_out,
+    help=".html, .json or .csv to write; can be repeated.",
 )
 _SAMPLING = (
     click.option(
@@ -371,19 +381,19 @@ def _design(given: dict[str, Any], synth: Synthesizer) -> dict[str, Any]:
     from scld.generation.artefacts import Artefacts
     from scld.generation.effects import effects_of
 
-    same = {name: given[name] for name in ("fixed_depth", "depth", "new_donors", "mean")}
-    design: dict[str, Any] = same | {"one_population": given["one_population"]}
+    same = ("fixed_depth", "depth", "new_donors", "one_population", "mean")
+    design: dict[str, Any] = {name: given[name] for name in same}
     if given["effects"] is not None:
-        texts = dict.fromkeys(_columns(given["effects"]), str) | {"log2fc": float}
-        table = _csv(given["effects"], texts, "--effects")
+        table = _csv(given["effects"], "--effects")
+        if "log2fc" in table:
+            table["log2fc"] = _typed(table["log2fc"])
         try:
             design["effects"] = effects_of(table)
         except RequestError as error:
             what = str(error).removeprefix("effects: ")
             raise RequestError(f"--effects: {given['effects']}: {what}") from error
     if given["sets"]:
-        to = _where(given["sets"], synth.labels, "--set")
-        design["to"] = to
+        design["to"] = _where(given["sets"], synth.labels, "--set")
     artefacts = {name: given[name] for name in ("doublets", "ambient", "empty")}
     if any(artefacts.values()):
         design["artefacts"] = Artefacts(**artefacts)
@@ -563,14 +573,7 @@ def _report_written(count: int, synth: Synthesizer, output: Path) -> None:
     help="Largest number of cells on each side of a comparison.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same scores.")
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=_out,
-    help=".html, .json or .csv to write; can be repeated.",
-)
+@_reports_out
 @_overwrite
 @_quiet
 def evaluate(
@@ -594,10 +597,8 @@ def evaluate(
     Beside the real-vs-real baseline and negative controls.
     """
     from scld.evaluation.report import evaluate as run
-    from scld.io.write import check_output
 
-    for output in outputs:
-        check_output(output, overwrite, (".html", ".json", ".csv"))
+    _check_reports(outputs, overwrite)
     names = [Path(path).stem for path in synthetic]
     if len(set(names)) < len(names):
         seen = f"the file names {', '.join(names)} are the names of the datasets"
@@ -617,14 +618,7 @@ def evaluate(
         progress=not quiet,
     )
     click.echo(report.summary())
-    writers: dict[str, Callable[[Path], Any]] = {
-        ".html": report.to_html,
-        ".json": report.to_json,
-        ".csv": report.to_csv,
-    }
-    for output in outputs:
-        writers[output.suffix](output)
-        click.echo(f"Wrote {output}")
+    _write_reports(report, outputs)
 
 
 @main.command(
@@ -643,14 +637,7 @@ def evaluate(
     "--cache", type=_out, help="Folder that keeps what was simulated, for a finer grid later."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same results.")
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    type=_out,
-    help=".html, .json or .csv to write; can be repeated.",
-)
+@_reports_out
 @_overwrite
 @_quiet
 def power(
@@ -667,17 +654,26 @@ def power(
     Power and false discoveries of differential expression, rare types found, changes of composition
     found, and cost, for each number of donors and cells, depth and size of effect.
     """
-    from scld.io.write import check_output
     from scld.power_analysis.study import power as run
+
+    _check_reports(outputs, overwrite)
+    study = run(checkpoint, design, cache=cache, seed=seed, progress=not quiet)
+    click.echo(study.summary())
+    _write_reports(study, outputs)
+
+
+def _check_reports(outputs: tuple[Path, ...], overwrite: bool) -> None:
+    from scld.io.write import check_output
 
     for output in outputs:
         check_output(output, overwrite, (".html", ".json", ".csv"))
-    study = run(checkpoint, design, cache=cache, seed=seed, progress=not quiet)
-    click.echo(study.summary())
+
+
+def _write_reports(report: Report | PowerStudy, outputs: tuple[Path, ...]) -> None:
     writers: dict[str, Callable[[Path], Any]] = {
-        ".html": study.to_html,
-        ".json": study.to_json,
-        ".csv": study.to_csv,
+        ".html": report.to_html,
+        ".json": report.to_json,
+        ".csv": report.to_csv,
     }
     for output in outputs:
         writers[output.suffix](output)
@@ -776,12 +772,20 @@ def _guidance(texts: tuple[str, ...]) -> float | dict[str, float] | None:
     return by_label.get("", by_label or None)
 
 
-def _typed(column: pd.Series, kinds: Mapping[str, type]) -> pd.Series:
-    """A column of text as numbers or booleans, unless it is to be text or has leading zeros."""
+def _table(path: Path, schema: Schema, conditions: Iterable[str]) -> pd.DataFrame:
+    """Columns of text labels, and those that effects are to match, stay text."""
+    texts = {label.name for label in schema.labels if isinstance(label.categories[0], str)}
+    texts |= {name for name in conditions if name not in schema.names}
+    table = _csv(path, "--obs")
+    for name in set(table) - texts:
+        table[name] = _typed(table[name])
+    return table
+
+
+def _typed(column: pd.Series) -> pd.Series:
+    """A column of text as numbers or booleans; as it is if it is neither, or has leading zeros."""
     import pandas as pd
 
-    if kinds.get(str(column.name)) is str:
-        return column
     known = column.dropna()
     if known.str.fullmatch("True|False").all() and len(known):
         return column.map({"True": True, "False": False})
@@ -794,20 +798,8 @@ def _typed(column: pd.Series, kinds: Mapping[str, type]) -> pd.Series:
         return column
 
 
-def _table(path: Path, schema: Schema, conditions: Iterable[str]) -> pd.DataFrame:
-    """Columns of text labels, and those that effects are to match, are read as text."""
-    texts = {label.name: str for label in schema.labels if isinstance(label.categories[0], str)}
-    others = [name for name in conditions if name not in schema.names]
-    return _csv(path, texts | dict.fromkeys(others, str), "--obs")
-
-
-def _columns(path: Path) -> list[str]:
-    """The columns of a CSV, so that those of conditions are read as text."""
-    return list(map(str, _csv(path, {}, "--effects").columns))
-
-
-def _csv(path: Path, kinds: Mapping[str, type], option: str) -> pd.DataFrame:
-    """Only empty fields are missing: there are categories named NA, and donors named 001."""
+def _csv(path: Path, option: str) -> pd.DataFrame:
+    """All as text. Only empty fields are missing: categories may be named NA, donors 001."""
     import pandas as pd
 
     allowed = _CSV_ROWS[option]
@@ -817,9 +809,9 @@ def _csv(path: Path, kinds: Mapping[str, type], option: str) -> pd.DataFrame:
     options: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
     try:
         table: pd.DataFrame = pd.read_csv(path, sep=separator, dtype=str, **options)
-        if table.shape[1] and str(table.columns[0]).startswith("Unnamed: 0"):  # names of rows
-            table = table.set_index(table.columns[0]).rename_axis(None)
-        return table.apply(_typed, kinds=kinds)
     except (OSError, ValueError) as error:
         seen = f"not a readable CSV ({str(error).splitlines()[0]})"
         raise RequestError(f"{option}: {path}: {seen}; write {allowed}") from error
+    if table.shape[1] and str(table.columns[0]).startswith("Unnamed: 0"):  # names of rows
+        table = table.set_index(table.columns[0]).rename_axis(None)
+    return table

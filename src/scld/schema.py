@@ -176,6 +176,15 @@ class Schema:
         seen: np.ndarray = np.array(known)[cells]
         return seen
 
+    def having(self, where: Mapping[str, Any], place: str = "where") -> np.ndarray:
+        """Which combinations of training have these categories; `RequestError` if none has."""
+        chosen = np.ones(len(self.cells), bool)
+        for column, codes in self.fixed(where, place).items():
+            chosen &= np.isin(self.combinations[:, column], codes)
+        if not chosen.any():
+            raise RequestError(f"{place}: no training cell has {dict(where)!r}; ask for another")
+        return chosen
+
     def fixed(self, where: Mapping[str, Any], place: str = "where") -> dict[int, list[int]]:
         """Column of each label in ``where`` -> codes of its categories."""
         if not isinstance(where, Mapping):

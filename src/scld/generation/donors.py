@@ -91,16 +91,10 @@ class DonorVariation:
 
     def _chosen(self, where: Any) -> np.ndarray:
         """Which combinations of labels have these categories ``[combinations]``."""
-        fixed = self.schema.fixed(where)
-        if self.column in fixed:
+        if self.column in self.schema.fixed(where):
             seen = f"{self.label!r} is the label of the new donors"
             raise RequestError(f"where: {seen}; leave it out")
-        chosen = np.ones(len(self.schema.cells), bool)
-        for column, codes in fixed.items():
-            chosen &= np.isin(self.schema.combinations[:, column], codes)
-        if not chosen.any():
-            raise RequestError(f"where: no training cell has {dict(where)!r}; ask for another")
-        return chosen
+        return self.schema.having(where)
 
     def _contexts(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Contexts (the other labels), and the cells ``[donors, contexts]`` that they have."""

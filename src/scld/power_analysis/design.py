@@ -150,11 +150,7 @@ class PowerDesign:
 
     def shares(self, schema: Schema) -> dict[str, float]:
         """Share of each type among the training cells within ``where``."""
-        chosen = np.ones(len(schema.cells), bool)
-        for column, codes in schema.fixed(self.where, "design: where").items():
-            chosen &= np.isin(schema.combinations[:, column], codes)
-        if not chosen.any():
-            raise RequestError(f"design: where: no training cell has {dict(self.where)!r}")
+        chosen = schema.having(self.where, "design: where")
         types, cells = schema.combinations[chosen, schema.names.index(self.label)], schema.cells
         label = schema.labels[schema.names.index(self.label)]
         sums = np.bincount(types + 1, cells[chosen], len(label.categories) + 1)[1:]
