@@ -19,12 +19,16 @@ TESTS = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
 TRAIN = """
-import sys, torch
+import atexit, sys, torch
 from torch import nn
 from scld.config import TrainingConfig
 from scld.training.loop import train
 from scld.training.processes import Processes
 
+def save_state():  # runs after all that is registered later
+    torch.save(torch.distributed.is_initialized(), f"{sys.argv[2]}.{processes.rank}.connected")
+
+atexit.register(save_state)
 processes = Processes.start(int(sys.argv[1]), 1, torch.device("cpu"))
 torch.manual_seed(0)
 inputs = torch.randn(200, 5)
@@ -84,6 +88,7 @@ def test_two_processes_reach_the_weights_of_one(tmp_path):
     for name, weight in one[0].items():
         torch.testing.assert_close(first[0][name], weight, rtol=1e-3, atol=1e-5)
         assert torch.equal(first[0][name], second[0][name])
+    assert not any(torch.load(tmp_path / f"of_2.{rank}.connected") for rank in range(2))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ written by the first.
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class Processes:
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         fabric = Fabric(accelerator=accelerator, **settings)
         fabric.launch()
+        atexit.register(_leave)
         return cls(fabric.global_rank, fabric.world_size, fabric)
 
     @property
@@ -108,6 +110,12 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def _leave() -> None:
+    """End the connection while Python still runs; its threads can abort a process that ends."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def is_first_process() -> bool:
