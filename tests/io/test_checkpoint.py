@@ -530,3 +530,32 @@ def test_a_finished_checkpoint_stays_whole_beside_a_new_fit(tmp_path):
     assert value_of(tmp_path / "a.scld") == 1.0
     with pytest.raises(RequestError, match="exists already"):
         resume_folder(tmp_path / "a.scld", "newer", overwrite=False)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_fit_killed_as_it_begins_leaves_nothing_that_stops_the_same_command(
+    tmp_path, monkeypatch, finished
+):
+    path = tmp_path / "a.scld"
+    if finished:
+        write(path, content())
+
+    def killed(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        resume_folder(path, "one", overwrite=finished)
+    monkeypatch.undo()
+    assert not (path / "resume").exists()
+    assert path.exists() == finished
+    assert (resume_folder(path, "one", overwrite=finished) / "run.json").read_text() == "one"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.scld"]
+
+
+def test_an_unreadable_record_of_an_unfinished_fit_is_one_of_other_data(tmp_path):
+    path = tmp_path / "a.scld"
+    (resume_folder(path, "one", overwrite=False) / "run.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(RequestError, match="an unfinished fit of other data or settings"):
+        resume_folder(path, "one", overwrite=False)
+    assert resume_folder(path, "one", overwrite=True) == path / "resume"

@@ -139,7 +139,7 @@ def test_an_interruption_while_saving_leaves_a_state_to_continue_from(tmp_path, 
             raise Stop
         return usual(value, **more)
 
-    monkeypatch.setattr("scld.training.loop.json.dumps", failing)
+    monkeypatch.setattr("scld.training.state.json.dumps", failing)
     with pytest.raises(Stop):
         run(stopped, resume=tmp_path / "state")
     monkeypatch.undo()

@@ -4,6 +4,7 @@ read        an AnnData, .h5ad or .zarr -> matrix, obs and gene names
 counts      the matrix -> raw counts, validated once
 write       generated cells -> .h5ad or .zarr, one batch at a time
 shards      generated cells -> a folder of zarr stores, each made on its own
+sealed      a folder of files with checksums
 checkpoint  a fitted model as a directory
 atomic      write to a temporary sibling, then rename
 """

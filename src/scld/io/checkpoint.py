@@ -10,13 +10,8 @@ resume/                  state of an unfinished fit; may be deleted
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import os
-import re
-import shutil
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,14 +26,13 @@ from safetensors.torch import load, save
 
 from scld.errors import CheckpointError, RequestError, one_line
 from scld.io.atomic import atomic_write, check_target, restore
+from scld.io.sealed import SUMS, SealedFolder, seal
 from scld.io.upgrade import FORMAT, FORMATS, Tensors, upgraded
 
 RESUME = "resume"
-MANIFEST, SCHEMA, GENES, SUMS = "manifest.json", "schema.json", "genes.csv", "SHA256SUMS"
+MANIFEST, SCHEMA, GENES = "manifest.json", "schema.json", "genes.csv"
 _WITH_SUMS = 6  # the first format with checksums
-_AGAIN_SECONDS = 0.1
-_SUM = re.compile("(?P<sum>[0-9a-f]{64})  (?P<name>.+)")
-_LARGEST = 2**33  # bytes of a file
+_TRIES, _AGAIN_SECONDS = 20, 0.1  # while it is being replaced
 
 
 @dataclass(frozen=True)
@@ -69,15 +63,17 @@ def resume_folder(path: Path, run: str, overwrite: bool) -> Path:
     """
     folder = path / RESUME
     started = folder / "run.json"
-    if started.exists() and started.read_text() == run:
+    if started.is_file() and started.read_bytes() == run.encode():
         return folder
-    if folder.is_dir() and not overwrite and not (path / "manifest.json").exists():
+    finished = (path / MANIFEST).exists()
+    if folder.is_dir() and not overwrite and not finished:
         advice = "choose another name, or replace it with overwrite=True (--overwrite)"
         raise RequestError(f"{path}: an unfinished fit of other data or settings; {advice}")
     check_output(path, overwrite)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    started.write_text(run)
+    with atomic_write(folder if finished else path) as temporary:
+        new = temporary if finished else temporary / RESUME
+        new.mkdir(parents=True)
+        (new / "run.json").write_text(run, encoding="utf-8")
     return folder
 
 
@@ -100,40 +96,40 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         (folder / f"{name}.safetensors").write_bytes(save(plain))
 
 
-def seal(folder: Path) -> None:
-    """Write the checksums of all files, as ``sha256sum -c SHA256SUMS`` reads them."""
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != SUMS)
-    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}" for file in files]
-    (folder / SUMS).write_text("\n".join(lines) + "\n")
-
-
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint; `CheckpointError` if it is missing, unfinished, damaged or unknown.
 
-    What does not fit is read once more: another process may have replaced it meanwhile.
+    It is read again if another process replaces it meanwhile.
     """
+    for _ in range(_TRIES):
+        before = _identity(path)
+        try:
+            return _read(path)
+        except CheckpointError:
+            time.sleep(_AGAIN_SECONDS)
+            if _identity(path) == before:
+                raise
+    return _read(path)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Differs once another folder is in this place."""
     try:
-        return _read(path)
-    except CheckpointError:
-        time.sleep(_AGAIN_SECONDS)
-        return _read(path)
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino, about.st_ctime_ns
 
 
 def _read(path: Path) -> Checkpoint:
     restore(path)
     with _opened(path) as folder:
-        manifest, schema = folder.manifest(), folder.json(SCHEMA)
-        try:
-            kinds = {"gene": str, "seen": bool}
-            text = io.BytesIO(folder.content(GENES))
-            genes = pd.read_csv(text, dtype=kinds, keep_default_na=False)
-            names = {name: f"{name}.safetensors" for name in manifest["parts"]}
-            parts = {name: load(folder.content(file)) for name, file in names.items()}
-            manifest, schema, parts = upgraded(manifest, schema, parts)
-        except CheckpointError:
-            raise
-        except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise damaged(path, str(error)) from error
+        manifest, schema = _manifest(path, folder), folder.json(SCHEMA)
+        kinds = {"gene": str, "seen": bool}
+        genes = pd.read_csv(io.BytesIO(folder.content(GENES)), dtype=kinds, keep_default_na=False)
+        names = {name: f"{name}.safetensors" for name in manifest["parts"]}
+        parts = {name: load(folder.content(file)) for name, file in names.items()}
+        manifest, schema, parts = upgraded(manifest, schema, parts)
     for name, tensors in parts.items():
         if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
             raise damaged(path, f"{name} holds non-finite values")
@@ -143,15 +139,12 @@ def _read(path: Path) -> Checkpoint:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest alone, its format checked."""
     with _opened(path) as folder:
-        return folder.manifest()
+        return _manifest(path, folder)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Folder]:
-    """The files of one checkpoint, also if another one takes its place meanwhile.
-
-    `CheckpointError` if there is none, or its fit was interrupted.
-    """
+def _opened(path: Path) -> Iterator[SealedFolder]:
+    """The files of a checkpoint; `CheckpointError` if there is none, or what is read is damaged."""
     if not path.exists():
         advice = f"check the path, or fit one with scld fit ... -o {path}"
         raise CheckpointError(f"{path}: no such checkpoint; {advice}")
@@ -161,81 +154,27 @@ def _opened(path: Path) -> Iterator[_Folder]:
             raise CheckpointError(f"{path}: its fit was interrupted; {advice}")
         seen = f"not a checkpoint (it has no {MANIFEST})"
         raise CheckpointError(f"{path}: {seen}; pass a directory that scld fit wrote")
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield _Folder.of(path, descriptor)
-    finally:
-        os.close(descriptor)
+        with SealedFolder.opened(path) as folder:
+            yield folder
+    except CheckpointError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise damaged(path, str(error)) from error
 
 
-@dataclass(frozen=True)
-class _Folder:
-    """The files of an open directory, each with the checksum that it must have."""
-
-    path: Path
-    descriptor: int
-    sums: dict[str, str] | None = None  # none in old formats
-
-    @classmethod
-    def of(cls, path: Path, descriptor: int) -> _Folder:
-        """With its checksums."""
-        if SUMS not in os.listdir(descriptor):
-            return cls(path, descriptor)
-        text = cls(path, descriptor).content(SUMS).decode(errors="replace")
-        lines = [_SUM.fullmatch(line) for line in text.removesuffix("\n").split("\n")]
-        if not all(lines) or not text.endswith("\n"):
-            raise damaged(path, f"{SUMS} does not hold checksums")
-        return cls(path, descriptor, {line["name"]: line["sum"] for line in lines if line})
-
-    def content(self, name: str) -> bytes:
-        """The bytes of a file, checked."""
-        try:
-            content = self._bytes(name)
-        except FileNotFoundError as error:
-            raise damaged(self.path, f"{name} is missing") from error
-        except CheckpointError:
-            raise
-        except (OSError, ValueError) as error:  # a name that no file can have
-            raise damaged(self.path, str(error)) from error
-        if self.sums is not None and hashlib.sha256(content).hexdigest() != self.sums.get(name):
-            raise damaged(self.path, f"{name} does not have its checksum")
-        return content
-
-    def _bytes(self, name: str) -> bytes:
-        # a pipe would be waited for
-        file = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=self.descriptor)
-        with open(file, "rb") as opened:
-            about = os.fstat(file)
-            if not stat.S_ISREG(about.st_mode):
-                raise damaged(self.path, f"{name} is not a plain file")
-            if about.st_size > _LARGEST:
-                raise damaged(self.path, f"{name} has more than {_LARGEST:,} bytes")
-            return opened.read()
-
-    def json(self, name: str) -> dict[str, Any]:
-        """A JSON object."""
-        try:
-            values = json.loads(self.content(name))
-        except CheckpointError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise damaged(self.path, f"{name} is not readable JSON") from error
-        if not isinstance(values, dict):
-            raise damaged(self.path, f"{name} does not hold an object")
-        return values
-
-    def manifest(self) -> dict[str, Any]:
-        """The manifest, its format checked."""
-        manifest = self.json(MANIFEST)
-        number = manifest.get("format")
-        if number not in FORMATS:
-            made_by = one_line(manifest.get("scld_version", "unknown"))
-            seen = f"checkpoint format {one_line(repr(number))}, written by scld {made_by}"
-            known = f"this version reads formats {FORMATS[0]} to {FORMAT}"
-            raise CheckpointError(f"{self.path}: {seen}; {known}: install that one, or fit again")
-        if self.sums is None and number >= _WITH_SUMS:
-            raise damaged(self.path, f"{SUMS} is missing")
-        return manifest
+def _manifest(path: Path, folder: SealedFolder) -> dict[str, Any]:
+    """The manifest, its format checked."""
+    manifest = folder.json(MANIFEST)
+    number = manifest.get("format")
+    if number not in FORMATS:
+        made_by = one_line(manifest.get("scld_version", "unknown"))
+        seen = f"checkpoint format {one_line(repr(number))}, written by scld {made_by}"
+        known = f"this version reads formats {FORMATS[0]} to {FORMAT}"
+        raise CheckpointError(f"{path}: {seen}; {known}: install that one, or fit again")
+    if folder.sums is None and number >= _WITH_SUMS:
+        raise damaged(path, f"{SUMS} is missing")
+    return manifest
 
 
 def damaged(path: Path, what: str) -> CheckpointError:

@@ -8,26 +8,25 @@ resumed at the start of an interval ends where an uninterrupted one does.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from scld.config import TrainingConfig
-from scld.errors import RequestError
-from scld.io.atomic import atomic_write
+from scld.errors import RequestError, one_line
 from scld.progress import Update
 from scld.training.processes import ALONE, Processes
 from scld.training.recorded import Recorded
+from scld.training.state import State, load_state, save_state
 
 _AVERAGE_EVERY = 4  # steps: averaging all of them would change little, and cost time
 Loss = Callable[[nn.Module, Tensor], Tensor]  # (module, cell indices) -> mean loss of these cells
@@ -53,18 +52,6 @@ class TrainingHistory:
     best_interval: int
     steps: int
     seconds: float
-
-
-@dataclass
-class _State:
-    interval: int = 0
-    best_interval: int = -1
-    seconds: float = 0.0
-    validation: list[float] = field(default_factory=list)
-
-    def continues(self, config: TrainingConfig) -> bool:
-        without_gain = self.interval - max(self.best_interval, 0)
-        return self.interval < config.intervals and without_gain <= config.patience
 
 
 def train(
@@ -115,7 +102,7 @@ def train(
     """
     run = _Run.start(module, groups, loss, config, seed, recorded, processes)
     cells, held_out = cells.to(run.device), held_out.to(run.device)
-    state = run.load(resume) if resume is not None and resume.exists() else _State()
+    state = run.continued(resume) if resume is not None and resume.exists() else State()
     started, saved = time.monotonic() - state.seconds, time.monotonic()
     while state.continues(config):
         run.interval(state, cells, held_out)
@@ -180,7 +167,7 @@ class _Run:
         of_run = (loss, config, seed, device, recorded, processes)
         return cls(module, averaged, best, optimizer, rates, *of_run)
 
-    def interval(self, state: _State, cells: Tensor, held_out: Tensor) -> None:
+    def interval(self, state: State, cells: Tensor, held_out: Tensor) -> None:
         """Train to the next validation, and validate."""
         number = steps_per_interval(self.config, len(cells))
         steps = range(state.interval * number, (state.interval + 1) * number)
@@ -239,25 +226,23 @@ class _Run:
         losses = [len(batch) * self.loss(self.averaged, batch).double() for batch in batches]
         return float(sum(losses)) / len(repeated)
 
-    def save(self, folder: Path, state: _State) -> None:
-        """Save all that it takes to continue."""
-        modules = {"module": self.module, "averaged": self.averaged, "best": self.best}
-        with atomic_write(folder) as temporary:
-            temporary.mkdir()
-            for name, module in modules.items():
-                tensors = {key: t.contiguous() for key, t in module.state_dict().items()}
-                save_file(tensors, temporary / f"{name}.safetensors")
-            save_file(_optimizer_tensors(self.optimizer), temporary / "optimizer.safetensors")
-            (temporary / "state.json").write_text(json.dumps(asdict(state)))
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"module": self.module, "averaged": self.averaged, "best": self.best}
 
-    def load(self, folder: Path) -> _State:
-        """Continue from what `save` wrote."""
-        modules = {"module": self.module, "averaged": self.averaged, "best": self.best}
-        for name, module in modules.items():
-            module.load_state_dict(load_file(folder / f"{name}.safetensors"))
-        tensors = load_file(folder / "optimizer.safetensors")
-        self.optimizer.load_state_dict(_optimizer_state(self.optimizer, tensors))
-        return _State(**json.loads((folder / "state.json").read_text()))
+    def save(self, folder: Path, state: State) -> None:
+        """Save all that it takes to continue."""
+        save_state(folder, self._modules, self.optimizer, state)
+
+    def continued(self, folder: Path) -> State:
+        """The state that `save` wrote; of a damaged one nothing is used, and that is said."""
+        try:
+            return load_state(folder, self._modules, self.optimizer, self.config.intervals)
+        except ValueError as error:
+            if self.processes.first:
+                seen = f"the state of an interrupted fit is damaged: {one_line(str(error))}"
+                warnings.warn(f"{folder}: {seen}; this stage begins anew", stacklevel=3)
+            return State()
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -287,22 +272,3 @@ def shuffled_batches(cells: Tensor, size: int, steps: range, seed: int) -> Itera
             parts.append(order[start : start + stop - position])
             position += len(parts[-1])
         yield torch.cat(parts)
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, values in state.items()
-        for name, value in values.items()
-    }
-
-
-def _optimizer_state(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
-) -> dict[str, Any]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
-    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
