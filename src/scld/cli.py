@@ -17,7 +17,7 @@ import click
 
 from scld._version import __version__
 from scld.config import POST_GUIDANCE, Config
-from scld.errors import RequestError, SCLDError
+from scld.errors import RequestError, SCLDError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scld.evaluation.report import Report
     from scld.generation.cluster import Plan
     from scld.power_analysis.study import PowerStudy
+    from scld.privacy_audit.study import PrivacyAudit
     from scld.schema import Schema
     from scld.synthesizer import Synthesizer
 
@@ -73,12 +74,17 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _warn(message: Warning | str, *args: Any, **more: Any) -> None:
-    click.echo(f"scld: warning: {' '.join(str(message).split())}", err=True)
+    _say(f"scld: warning: {' '.join(str(message).split())}", err=True)
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"scld: {' '.join(message.split())}".rstrip("; "), err=True)
+    _say(f"scld: {' '.join(message.split())}".rstrip("; "), err=True)
     sys.exit(code)
+
+
+def _say(text: str, err: bool = False) -> None:
+    """Print what may hold names of the user, whose control characters a terminal would obey."""
+    click.echo(printable(text), err=err)
 
 
 class _Examples(click.Command):
@@ -617,7 +623,7 @@ def evaluate(
         seed=seed,
         progress=not quiet,
     )
-    click.echo(report.summary())
+    _say(report.summary())
     _write_reports(report, outputs)
 
 
@@ -658,8 +664,78 @@ def power(
 
     _check_reports(outputs, overwrite)
     study = run(checkpoint, design, cache=cache, seed=seed, progress=not quiet)
-    click.echo(study.summary())
+    _say(study.summary())
     _write_reports(study, outputs)
+
+
+@main.command(
+    cls=_Examples,
+    epilog="""scld audit cells.h5ad --donor donor -l cell_type -o audit.html
+    scld audit cells.h5ad --donor patient -l cell_type --layer counts -o audit.json -o audit.csv""",
+)
+@click.argument("source")
+@click.option("--donor", default="donor", show_default=True, help="obs column of donors.")
+@click.option(
+    "-l", "--label", default="cell_type", show_default=True, help="obs column of cell types."
+)
+@_layer
+@click.option(
+    "--replicates",
+    type=int,
+    default=5,
+    show_default=True,
+    help="Splits of the donors, each with a fit of its own.",
+)
+@click.option(
+    "--cells-per-donor",
+    "cells_per_donor",
+    type=int,
+    multiple=True,
+    default=(1, 10, 100),
+    show_default=True,
+    help="Cells of a donor that an attacker has; can be repeated.",
+)
+@click.option(
+    "--quick", is_flag=True, help="A training too short to be good: to see that everything works."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same results.")
+@_reports_out
+@_overwrite
+@_quiet
+def audit(
+    source: str,
+    donor: str,
+    label: str,
+    layer: str | None,
+    replicates: int,
+    cells_per_donor: tuple[int, ...],
+    quick: bool,
+    seed: int,
+    outputs: tuple[Path, ...],
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Attack synthetic cells: was this donor in training?
+
+    Fits models on some of the donors in SOURCE, which has five or more, and shows how well attacks
+    distinguish these donors from others, beside copies of training cells and cells of other donors.
+    """
+    from scld.privacy_audit.study import audit as run
+
+    _check_reports(outputs, overwrite)
+    found = run(
+        source,
+        donor,
+        label,
+        config=Config.preset("quick" if quick else "default"),
+        layer=layer,
+        replicates=replicates,
+        cells_per_donor=cells_per_donor,
+        seed=seed,
+        progress=not quiet,
+    )
+    _say(found.summary())
+    _write_reports(found, outputs)
 
 
 def _check_reports(outputs: tuple[Path, ...], overwrite: bool) -> None:
@@ -669,7 +745,7 @@ def _check_reports(outputs: tuple[Path, ...], overwrite: bool) -> None:
         check_output(output, overwrite, (".html", ".json", ".csv"))
 
 
-def _write_reports(report: Report | PowerStudy, outputs: tuple[Path, ...]) -> None:
+def _write_reports(report: Report | PowerStudy | PrivacyAudit, outputs: tuple[Path, ...]) -> None:
     writers: dict[str, Callable[[Path], Any]] = {
         ".html": report.to_html,
         ".json": report.to_json,
@@ -695,7 +771,7 @@ def info(checkpoint: Path) -> None:
     click.echo(f"{checkpoint}: {cells:,} training cells, {len(genes):,} genes ({unseen:,} unseen)")
     for label in synth.schema.labels:
         counts = synth.schema.category_cells(label.name).items()
-        click.echo(f"  {label.name}: " + ", ".join(f"{name} ({n:,})" for name, n in counts))
+        _say(f"  {label.name}: " + ", ".join(f"{name} ({n:,})" for name, n in counts))
     for name, history in _histories(synth):
         best, number = history["best_interval"] + 1, len(history["validation"])
         took = f"{history['steps']:,} steps in {history['seconds']:.0f} s"

@@ -18,6 +18,10 @@ from numbers import Integral
 from typing import Any
 
 _LONGEST = 1000  # characters of a name
+_REPLACED: dict[int, int | None] = {
+    **dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160)]),  # control characters
+    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),  # surrogates, which UTF-8 cannot hold
+}
 
 
 class SCLDError(Exception):
@@ -78,3 +82,14 @@ def listed(names: Sequence[str], most: int = 12) -> str:
 def one_line(value: object) -> str:
     """Any value as one short line."""
     return " ".join(str(value).split())[:160] or type(value).__name__
+
+
+def printable(text: str) -> str:
+    """Text without control characters: a terminal would obey them.
+
+    Examples
+    --------
+    >>> printable("B cell" + chr(27) + "[31m")
+    'B cell[31m'
+    """
+    return text.translate(_REPLACED)

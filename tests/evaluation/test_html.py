@@ -58,3 +58,24 @@ def test_a_page_without_controls_says_so(train, test, fresh, tmp_path):
     text = path.read_text(encoding="utf-8")
     assert "Negative controls were not scored" in text
     assert 'id="types"' not in text
+
+
+def test_names_break_neither_page_nor_pictures_nor_table(train, test, fresh, tmp_path):
+    """Formulas of matplotlib and of spreadsheets, control characters, letters of any script."""
+    types = {"B cell": "$\\frac$", "T cell": "=1+1", "monocyte": "\x1b[31m<i>单核</i>"}
+    hostile = []
+    for cells in (train, test, fresh):
+        renamed = cells.copy()
+        renamed.obs["cell_type"] = renamed.obs["cell_type"].map(types).to_numpy()
+        renamed.var_names = [f"$g_{i}$ & \x07" for i in range(cells.n_vars)]
+        hostile.append(renamed)
+    found = scld.evaluate(*hostile, **{**QUICK, "max_cells": 90})
+    found.to_html(tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "$\\frac$" in page
+    assert "<i>" not in page
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", page)
+    found.to_png(tmp_path / "a.png")
+    found.to_csv(tmp_path / "a.csv")
+    assert "'=1+1" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert "=1+1" in found.to_json(tmp_path / "a.json")

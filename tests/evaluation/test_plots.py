@@ -124,3 +124,20 @@ def test_worst_genes_shows_two_halves_and_stands_constant_genes():
     axis = plots.worst_genes(violins).axes[0]
     assert len(axis.collections) == 3  # a constant gene has lines only
     assert [label.get_text() for label in axis.get_xticklabels()] == ["g1\nB", "g2\nB"]
+
+
+HOSTILE = ["$\\frac$", "$a$ and $b$", "50 % $", "_hidden", "\x1b[31mred", "B\u7ec6\u80de"]
+
+
+def test_names_are_shown_as_they_are_and_not_as_formulas(tmp_path):
+    values = np.linspace(0.5, 0.9, len(HOSTILE))
+    text = plots.svg(plots.by_type(HOSTILE, values, values), "alt", "names")
+    assert [name for name in HOSTILE[:4] if f">{name}</text>" not in text] == []
+    codes, rng = np.repeat(np.arange(len(HOSTILE)), 5), np.random.default_rng(0)
+    embedding = {name: (rng.random((len(codes), 2)), codes) for name in ("real", "ours")}
+    figure = plots.umap(embedding, "ours", HOSTILE)
+    assert [
+        name for name in HOSTILE[:4] if f">{name}</text>" not in plots.svg(figure, "", "a")
+    ] == []
+    plots.save(figure, tmp_path / "map.png")
+    assert (tmp_path / "map.png").stat().st_size > 1000

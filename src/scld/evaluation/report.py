@@ -27,7 +27,8 @@ from scld.evaluation.options import (
 from scld.evaluation.registry import METRICS
 from scld.evaluation.results import Results
 from scld.evaluation.table import tabulate
-from scld.io.atomic import atomic_write, write_text
+from scld.io.atomic import atomic_write
+from scld.io.text import write_csv, write_text
 from scld.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class Report(Results):
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the table."""
-        write_text(Path(path), self.table.to_csv(index=False))
+        write_csv(Path(path), self.table)
 
     def to_png(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         """Write one UMAP of real and synthetic cells, of the first dataset or of the one named."""
@@ -226,7 +227,7 @@ class Report(Results):
             known = f"datasets with a plot: {listed(self.plotted)}{nearest(name, self.plotted)}"
             raise RequestError(f"name: {name!r} has no plot; {known}")
         with atomic_write(Path(path)) as temporary:
-            plots.umap(self.embedding, name, self.types).savefig(temporary, dpi=150)
+            plots.save(plots.umap(self.embedding, name, self.types), temporary, dpi=150)
 
     def summary(self) -> str:
         """The overall metrics as a text table, beside baseline and controls, and the notes."""

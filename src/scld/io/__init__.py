@@ -6,6 +6,7 @@ write       generated cells -> .h5ad or .zarr, one batch at a time
 shards      generated cells -> a folder of zarr stores, each made on its own
 sealed      a folder of files with checksums
 checkpoint  a fitted model as a directory
+text        reports and tables as text files
 atomic      write to a temporary sibling, then rename
 """
 

@@ -71,12 +71,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic_write(path.expanduser()) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def restore(path: Path) -> None:
     """Put back what a process that died while it replaced ``path`` had moved away.
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from scld.errors import RequestError, check_int, listed
-from scld.io.atomic import write_text
+from scld.io.text import write_csv, write_text
 from scld.power_analysis import detection, results
 from scld.power_analysis.cache import Cache, digest
 from scld.power_analysis.design import PowerDesign
@@ -153,7 +153,7 @@ class PowerStudy(Results):
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the table."""
-        write_text(Path(path), self.table.to_csv(index=False))
+        write_csv(Path(path), self.table)
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write a page: curves, the table, design and notes. One file, offline."""

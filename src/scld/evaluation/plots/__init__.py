@@ -18,7 +18,7 @@ from scld.evaluation.plots.cells import (
 )
 from scld.evaluation.plots.classifiers import by_type, roc
 from scld.evaluation.plots.genes import gene_correlations, genes, markers
-from scld.evaluation.plots.style import GREY, REAL, SYNTHETIC, svg
+from scld.evaluation.plots.style import GREY, REAL, SYNTHETIC, save, svg
 from scld.evaluation.plots.type_genes import Violin, type_means, worst_genes
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "markers",
     "nearest",
     "roc",
+    "save",
     "sizes",
     "svg",
     "type_means",

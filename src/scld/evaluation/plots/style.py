@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from scld.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +54,7 @@ def svg(figure: Figure, alt: str, name: str) -> str:
     }
     with matplotlib.rc_context(options):
         metadata = {"Date": None, "Creator": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+        save(figure, buffer, format="svg", transparent=True, metadata=metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -60,6 +63,20 @@ def svg(figure: Figure, alt: str, name: str) -> str:
     text = re.sub(r"font: ([^;]*?)'[^;]*;", r"font: \1 sans-serif;", text)
     text = _flexible_width(text)
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+
+
+def save(figure: Figure, target: Any, **options: Any) -> None:
+    """Write a figure whose names are shown as they are: dollar signs begin no formula."""
+    import matplotlib
+    from matplotlib.text import Text
+
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        # the browser has the letters that the font for measuring lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
+            text.set_text(printable(text.get_text()))
+        figure.savefig(target, **options)
 
 
 def _flexible_width(text: str) -> str:
