@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -128,9 +129,46 @@ def test_a_fit_that_cannot_have_its_memory_is_refused_in_one_line():
     MemoryEstimate(10**12, None).check()
     with pytest.raises(RequestError) as caught:
         MemoryEstimate(9 * 10**9, 8 * 10**9).check()
-    for words in ("fit:", "9.0 GB", "8.0 GB", "fewer cells or genes"):
+    for words in ("fit:", "9.0 GB", "8.0 GB", "use a larger machine"):
         assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.7, 0.4])
+def test_the_error_says_what_would_fit(monkeypatch, share):
+    """Read literally, the advice gives a fit that is not refused."""
+    fit = fit_of(3000, 2000, config={**TINY, "autoencoder_training": {"batch": 2}})
+    left = int(share * estimate_memory(fit).needed)
+    monkeypatch.setattr(memory, "memory_left", lambda: left)
+    with pytest.raises(RequestError) as caught:
+        estimate_memory(fit).check()
+    for name in ("genes", "cells"):
+        (number,) = re.findall(rf"at most ([\d,]+) {name}", str(caught.value))
+        number = int(number.replace(",", ""))
+        smaller = {"cells": 3000, "genes": 2000, name: number}
+        part = fit_of(**smaller, config=fit.config.to_dict())
+        assert estimate_memory(part).needed <= left
+        assert number >= 100
+
+
+def test_a_fit_that_would_fit_from_disk_is_told_so(monkeypatch):
+    few = {
+        **TINY,
+        "autoencoder": {**TINY["autoencoder"], "component_cells": 100, "spread_cells": 100},
+    }
+    fit = fit_of(200_000, 20, config=few)
+    left = estimate_memory(fit).needed // 2
+    monkeypatch.setattr(memory, "memory_left", lambda: left)
+    assert "stream=True (--stream)" in estimate_memory(fit).advice
+
+
+def test_what_cannot_be_loaded_is_refused_before_it_is_read(config, monkeypatch):
+    monkeypatch.setattr(memory, "memory_left", lambda: 1000)
+    monkeypatch.setattr("scld.io.pieces.Pieces.in_memory", lambda pieces: pytest.fail("read"))
+    with pytest.raises(
+        RequestError, match=r"counts take about .* leave stream=False \(--load\) out"
+    ):
+        scld.Synthesizer(config=config).fit(make_cells(), stream=False, progress=False)
 
 
 def test_a_system_that_does_not_say_what_is_left_refuses_nothing(monkeypatch):

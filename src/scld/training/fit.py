@@ -26,7 +26,7 @@ from scld.io.pieces import Pieces
 from scld.io.read import Source
 from scld.progress import note, progress_bars
 from scld.schema import Schema
-from scld.training.memory import estimate_memory, larger_than_memory
+from scld.training.memory import check_loading, estimate_memory, larger_than_memory
 from scld.training.processes import Processes
 from scld.training.stages import Fit
 
@@ -55,7 +55,10 @@ def fit_model(
     if pieces.cells < FEWEST_CELLS:
         seen = f"{pieces.cells} cells; a fit needs at least {FEWEST_CELLS}"
         raise DataError(f"{pieces.place}: {seen}: pass more cells")
-    stream = larger_than_memory(pieces.stored) if stream is None else stream
+    if stream is None:
+        stream = larger_than_memory(pieces.stored)
+    elif not stream:
+        check_loading(pieces.stored)
     schema, codes = Schema.encode(pieces.obs(labels), labels)
     batches = (config.autoencoder_training.batch, config.denoiser_training.batch)
     processes = Processes.start(devices, nodes, device, batches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -24,6 +24,9 @@ _GPU_BYTES = 8  # per non-zero count there
 _DRAWS = 2  # of each generated cell, to calibrate the spread
 
 
+_SHARES = tuple(share / 20 for share in range(19, 0, -1))  # tried, of the cells or the genes
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Memory that a fit will add, and memory that is left.
@@ -34,10 +37,13 @@ class MemoryEstimate:
         Bytes, of the process or of the GPU where the networks are.
     left
         Bytes, or None where the system does not say.
+    advice
+        What would fit.
     """
 
     needed: int
     left: int | None
+    advice: str = "use a larger machine"
 
     def check(self) -> None:
         """Raise `RequestError` if the fit cannot have as much memory as it needs.
@@ -46,17 +52,34 @@ class MemoryEstimate:
         --------
         >>> MemoryEstimate(9_000_000_000, 8_000_000_000).check()
         Traceback (most recent call last):
-        scld.errors.RequestError: fit: needs about 9.0 GB of memory, and 8.0 GB are left; pass fewer
-        cells or genes, for example highly variable ones, or use a larger machine
+        scld.errors.RequestError: fit: needs about 9.0 GB of memory, and 8.0 GB are left; use a
+        larger machine
         """
         if self.left is not None and self.needed > self.left:
             seen = f"needs about {gigabytes(self.needed)} of memory"
-            advice = "pass fewer cells or genes, for example highly variable ones"
-            left = f"{gigabytes(self.left)} are left"
-            raise RequestError(f"fit: {seen}, and {left}; {advice}, or use a larger machine")
+            raise RequestError(f"fit: {seen}, and {gigabytes(self.left)} are left; {self.advice}")
 
     def __str__(self) -> str:
         return f"about {gigabytes(self.needed)} of memory"
+
+
+@dataclass(frozen=True)
+class _Size:
+    """Size of the matrix of a fit."""
+
+    cells: float
+    genes: float
+    non_zeros: float
+    on_disk: bool
+
+    @classmethod
+    def of(cls, fit: Fit) -> _Size:
+        return cls(*fit.counts.shape, fit.counts.nnz, isinstance(fit.counts, DiskCounts))
+
+    def part(self, cells: float = 1, genes: float = 1) -> _Size:
+        """With a share of its cells and of its genes."""
+        non_zeros = self.non_zeros * cells * genes
+        return _Size(self.cells * cells, self.genes * genes, non_zeros, self.on_disk)
 
 
 def estimate_memory(fit: Fit) -> MemoryEstimate:
@@ -66,13 +89,12 @@ def estimate_memory(fit: Fit) -> MemoryEstimate:
     the real cells, the cells that calibrate the spread, and those that the discriminator is trained
     on. A GPU holds the networks and the counts.
     """
-    networks = _network_bytes(fit)
-    if fit.device.type == "cuda":
-        page = 4 * _PAGE_ARRAYS * GPU_PAGE * fit.counts.shape[1] * thread_count()
-        on_disk = isinstance(fit.counts, DiskCounts)
-        needed = max(networks + _GPU_BYTES * fit.counts.nnz * (not on_disk), page)
-        return MemoryEstimate(needed, torch.cuda.mem_get_info(fit.device)[0])
-    return MemoryEstimate(max(networks, _cell_bytes(fit)), memory_left())
+    on_gpu = fit.device.type == "cuda"
+    left = torch.cuda.mem_get_info(fit.device)[0] if on_gpu else memory_left()
+    needed = _needed(fit, _Size.of(fit))
+    if left is None or needed <= left:
+        return MemoryEstimate(needed, left)
+    return MemoryEstimate(needed, left, _advice(fit, left))
 
 
 def larger_than_memory(stored: int) -> bool:
@@ -84,15 +106,51 @@ def larger_than_memory(stored: int) -> bool:
     return left is not None and (_STORED_BYTES + _REAL_BYTES) * stored > left / 2
 
 
-def _network_bytes(fit: Fit) -> int:
+def check_loading(stored: int) -> None:
+    """Raise `RequestError` if a matrix of so many stored values cannot be read into memory."""
+    left, needed = memory_left(), _STORED_BYTES * stored
+    if left is not None and needed > left:
+        advice = "leave stream=False (--load) out, and they are read from disk"
+        seen = f"the counts take about {gigabytes(needed)} of memory"
+        raise RequestError(f"fit: {seen}, and {gigabytes(left)} are left; {advice}")
+
+
+def _advice(fit: Fit, left: int) -> str:
+    """What would fit in so many bytes."""
+    size, parts = _Size.of(fit), []
+    if not size.on_disk and _needed(fit, replace(size, on_disk=True)) <= left:
+        parts.append("read the counts from disk with stream=True (--stream)")
+    for name, number in (("genes", size.genes), ("cells", size.cells)):
+        fitting = (share for share in _SHARES if _needed(fit, size.part(**{name: share})) <= left)
+        for share in fitting:
+            example = ", for example highly variable ones" if name == "genes" else ""
+            parts.append(f"pass at most {int(share * number):,} {name}{example}")
+            break
+    return ", or ".join([*parts, "use a larger machine"])
+
+
+def _needed(fit: Fit, size: _Size) -> int:
+    networks = _network_bytes(fit, size)
+    if fit.device.type == "cuda":
+        counts = 0 if size.on_disk else _GPU_BYTES * size.non_zeros
+        return round(max(networks + counts, _page_bytes(GPU_PAGE, size)))
+    return round(max(networks, _cell_bytes(fit, size)))
+
+
+def _page_bytes(page: int, size: _Size) -> float:
+    """Of pages of generated cells, one in each thread."""
+    return 4 * _PAGE_ARRAYS * page * size.genes * thread_count()
+
+
+def _network_bytes(fit: Fit, size: _Size) -> float:
     """Weights, what training keeps of them, and the dense arrays of a batch."""
-    genes, settings = fit.counts.shape[1], fit.config.autoencoder_training
+    settings = fit.config.autoencoder_training
     fixed, per_gene = _weight_bytes(fit)
-    weights = fixed + per_gene * genes
-    held_out = round(fit.config.held_out * len(fit.codes)) * settings.validation_repeats
+    weights = fixed + per_gene * size.genes
+    held_out = round(fit.config.held_out * size.cells) * settings.validation_repeats
     validation = min(4 * settings.batch, held_out)
     rows = max(_BATCH_ARRAYS * settings.batch, _VALIDATION_ARRAYS * validation)
-    return _STATES * weights + 4 * genes * rows
+    return _STATES * weights + 4 * size.genes * rows
 
 
 def _weight_bytes(fit: Fit) -> tuple[int, int]:
@@ -105,17 +163,15 @@ def _weight_bytes(fit: Fit) -> tuple[int, int]:
     return 2 * sizes[0] - sizes[1], sizes[1] - sizes[0]
 
 
-def _cell_bytes(fit: Fit) -> int:
+def _cell_bytes(fit: Fit, size: _Size) -> float:
     """The principal components of real cells, or generated cells: two draws, or many more."""
-    cells, non_zeros = len(fit.codes), fit.counts.nnz
-    if isinstance(fit.counts, DiskCounts):  # the cells that are read at a time
-        autoencoder = fit.config.autoencoder
-        most = max(autoencoder.component_cells, autoencoder.spread_cells)
-        non_zeros = round(non_zeros * min(1, most / cells))
-    generated = _DRAWS * min(cells, fit.config.autoencoder.spread_cells) / cells * fit.counts.nnz
+    settings, non_zeros = fit.config.autoencoder, size.non_zeros
+    if size.on_disk:  # the cells that are read at a time
+        most = max(settings.component_cells, settings.spread_cells)
+        non_zeros = non_zeros * min(1, most / size.cells)
+    generated = _DRAWS * min(1, settings.spread_cells / size.cells) * size.non_zeros
     if fit.post_guided:
-        settings = fit.config.discriminator
-        many = (settings.generated + 1) * min(cells, settings.max_cells)
-        generated = max(generated, many / cells * fit.counts.nnz)
-    page = 4 * _PAGE_ARRAYS * PAGE * fit.counts.shape[1] * thread_count()
-    return max(_REAL_BYTES * non_zeros, round(_GENERATED_BYTES * generated) + page)
+        discriminator = fit.config.discriminator
+        share = min(1, discriminator.max_cells / size.cells)
+        generated = max(generated, (discriminator.generated + 1) * share * size.non_zeros)
+    return max(_REAL_BYTES * non_zeros, _GENERATED_BYTES * generated + _page_bytes(PAGE, size))
