@@ -10,6 +10,7 @@ import torch
 from test_loop import CONFIG, linear, run, weights
 from torch import nn
 
+from scld.errors import RequestError
 from scld.io.sealed import SUMS, seal
 from scld.training.state import State, load_state
 
@@ -142,7 +143,7 @@ def test_a_full_disk_keeps_the_former_state(state, monkeypatch):
         raise OSError(28, "No space left on device", str(folder))
 
     monkeypatch.setattr("scld.training.state.seal", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RequestError, match="state: no space left on its disk; free some"):
         run(linear(), resume=state)
     assert {path.name: path.read_bytes() for path in state.iterdir()} == former
     assert Counter(path.name for path in state.parent.iterdir()) == {"state": 1}

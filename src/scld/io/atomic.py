@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import shutil
@@ -50,6 +51,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Temporary siblings that dead processes of this machine left here are removed.
 
+    Raises
+    ------
+    RequestError
+        The disk is full.
+
     Examples
     --------
     >>> import tempfile
@@ -67,6 +73,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield folder / path.name
         _replace(folder / path.name, path, folder / f"{path.name}{_FORMER}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        advice = "free some, and run the same command again"
+        raise RequestError(f"{path}: no space left on its disk; {advice}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
