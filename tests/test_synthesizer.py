@@ -1038,3 +1038,14 @@ def test_cells_that_would_fill_the_memory_are_said_to(synth, monkeypatch):
     with pytest.warns(UserWarning, match=r"of memory; stream\(...\) gives them in batches"):
         sample(synth, 200)
     list(synth.stream(200, progress=False))
+
+
+@pytest.mark.parametrize("values", [3.0, [1.0, 1.0, 1.0, 0.0]], ids=["constant", "present or not"])
+def test_genes_that_vary_less_than_counts_do_are_named(config, values):
+    cells = make_cells()
+    dense = cells.X.toarray()
+    dense[:, 3] = np.resize(values, len(dense))
+    cells.X = sp.csr_matrix(dense)
+    with pytest.warns(UserWarning, match=r"vary less .*: 1 .*'gene_3', mean .*raw counts") as seen:
+        fit(cells, config=config)
+    assert seen[0].filename == __file__

@@ -6,6 +6,7 @@ from toy import make_cells
 from scld.io.disk import (
     DiskCounts,
     gene_totals,
+    gene_variances,
     library_sizes,
     row_blocks,
     some_genes,
@@ -61,6 +62,8 @@ def test_a_matrix_in_memory_has_the_same_functions(disk):
     for counts in (disk, MATRIX):
         np.testing.assert_array_equal(library_sizes(counts), MATRIX.toarray().sum(axis=1))
         np.testing.assert_array_equal(gene_totals(counts), MATRIX.toarray().sum(axis=0))
+        variances = MATRIX.toarray().astype(float).var(axis=0)
+        np.testing.assert_allclose(gene_variances(counts), variances)
         some = some_genes(some_rows(counts, rows), kept)[:]
         assert (some != MATRIX[rows][:, kept]).nnz == 0
 

@@ -116,6 +116,15 @@ def gene_totals(counts: Counts) -> np.ndarray:
     return total
 
 
+def gene_variances(counts: Counts) -> np.ndarray:
+    """Variance of the count of each gene, ``[genes]``."""
+    cells = counts.shape[0]
+    squares = np.zeros(counts.shape[1])
+    for _, block in row_blocks(counts):
+        squares += _sums(block.power(2, dtype=np.float64), 0)
+    return squares / cells - (gene_totals(counts) / cells) ** 2
+
+
 def _sums(block: sp.csr_matrix, axis: int) -> np.ndarray:
     sums: np.ndarray = np.asarray(block.sum(axis=axis, dtype=np.float64)).ravel()
     return sums

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +22,7 @@ from scld.config import Config
 from scld.errors import DataError
 from scld.generation.fitted import FittedModel
 from scld.io import checkpoint
-from scld.io.disk import Counts, gene_totals, row_blocks, some_genes
+from scld.io.disk import Counts, gene_totals, gene_variances, row_blocks, some_genes
 from scld.io.pieces import Pieces
 from scld.io.read import Source
 from scld.progress import note, progress_bars
@@ -71,6 +72,8 @@ def fit_model(
         fit = Fit(some_genes(counts, in_training), codes, schema.sizes, config, seed, device)
         memory = estimate_memory(fit)
         memory.check()
+        if processes.first:
+            _warn_of_steady_genes(names["gene"][in_training].to_numpy(), fit.counts)
         if target is not None:
             run = _fingerprint(counts, codes, schema, config, seed)
             if processes.first:
@@ -88,6 +91,21 @@ def fit_model(
         model.save(target, overwrite=True)
     processes.wait()
     return model
+
+
+def _warn_of_steady_genes(genes: np.ndarray, counts: Counts) -> None:
+    """Say which genes vary less than a negative binomial can."""
+    mean, variance = gene_totals(counts) / counts.shape[0], gene_variances(counts)
+    chance = 5 * np.sqrt(2 / counts.shape[0])  # 5 standard errors of the ratio of both
+    steady = (mean > 0.5) & (variance < min(0.5, 1 - chance) * mean)
+    if steady.any():
+        first = int(np.flatnonzero(steady)[0])
+        example = (
+            f"such as {genes[first]!r}, mean {mean[first]:.3g}, variance {variance[first]:.3g}"
+        )
+        seen = f"genes that vary less than counts of molecules do: {steady.sum():,} ({example})"
+        advice = "their synthetic counts vary more; check that these are raw counts"
+        warnings.warn(f"fit: {seen}; {advice}", stacklevel=4)
 
 
 @contextmanager
