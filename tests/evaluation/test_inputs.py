@@ -346,3 +346,11 @@ def test_donors_on_both_sides_are_left_out_with_a_note():
     found = scld.evaluate(train, other, population(300, 3), donor="donor", **SMALL)
     assert np.isnan(found.value("synthetic", "donor_membership_auc"))
     assert any("at least two donors" in note for note in found.notes)
+
+
+def test_test_cells_that_are_training_cells_are_said_first(train, test, fresh):
+    leaked = ad.concat([test[:500], train[:100]], index_unique="-")
+    found = scld.evaluate(train, leaked, fresh, **NO_CONTROLS)
+    assert found.notes[0].startswith("100 of 600 test cells are training cells too")
+    apart = scld.evaluate(train, test, fresh, **NO_CONTROLS)
+    assert not any("training cells too" in note for note in apart.notes)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import NO_CONTROLS, with_counts
+from simulated import NO_CONTROLS, QUICK, noise_free, with_counts
 
 import scld
 from scld.evaluation import interpretation
-from scld.evaluation.registry import METRICS
+from scld.evaluation.registry import BY_NAME, METRICS
+
+SPLITS = {"replicates": 3, "controls": True}
 
 
 def test_warnings_and_findings_name_what_is_wrong(report):
@@ -28,21 +30,108 @@ def test_findings_are_in_the_order_of_the_registry(report):
     assert names == sorted(names, key=order.index)
 
 
+NAN = float("nan")
+
+
 @pytest.mark.parametrize(
-    ("above", "sd", "position", "expected"),
+    ("position", "interval", "worse", "expected"),
     [
-        (-1.0, 0.1, -0.5, "like real cells"),
-        (0.15, 0.1, 0.05, "like real cells"),
-        (0.25, 0.1, 0.05, "small difference"),
-        (0.25, np.nan, 0.3, "moderate difference"),
-        (0.25, 0.1, 0.99, "large difference"),
-        (0.25, 0.1, 1.0, "like the worst negative control"),
-        (0.25, 0.1, np.nan, "worse than real cells, no scale"),
+        (-0.5, (-0.6, -0.4), False, "like real cells"),
+        (0.05, (0.02, 0.08), True, "like real cells"),
+        (0.05, (-0.1, 0.2), False, "cannot tell"),
+        (0.4, (-0.1, 0.9), False, "cannot tell"),
+        (0.09, (0.05, 0.13), True, "small difference"),
+        (0.3, (0.1, 0.5), True, "moderate difference"),
+        (0.99, (0.9, 1.1), True, "large difference"),
+        (1.0, (0.9, 1.1), True, "like the worst negative control"),
+        (NAN, (NAN, NAN), True, "worse than real cells, no scale"),
+        (NAN, (NAN, NAN), False, "cannot tell"),
+        (0.05, (NAN, NAN), False, "like real cells"),
+        (0.6, (NAN, NAN), False, "large difference"),
     ],
 )
-def test_words_follow_spread_and_position(above, sd, position, expected):
-    assert interpretation.word(above, sd, position) == expected
+def test_words_follow_the_interval(position, interval, worse, expected):
+    assert interpretation.word(position, interval, worse) == expected
     assert expected in interpretation.WORDS
+
+
+def test_fewer_cells_make_no_verdict_kinder(train, test):
+    """Cells that are clearly wrong with many cells are not like real cells with few."""
+    wrong = noise_free(train)
+    kind = {}
+    for cells in (40, 200):
+        found = scld.evaluate(
+            train, test, {"ours": wrong}, **{**QUICK, **SPLITS, "max_cells": cells}
+        )
+        words = {one.metric.name: one.word for one in interpretation.findings(found.table, "ours")}
+        kind[cells] = {name for name, word in words.items() if word == interpretation.AS_BASELINE}
+    assert "c2st" not in kind[40] | kind[200]
+    assert len(kind[40]) <= len(kind[200]) + 1
+
+
+def table_of(**metrics):
+    """A table of one dataset: metric -> (value, sd, baseline, baseline_sd), and the controls."""
+    rows = []
+    for metric, (value, sd, baseline, baseline_sd) in metrics.items():
+        row = BY_NAME[metric]
+        ideal = baseline if np.isnan(row.ideal) else row.ideal
+        common = {"group": "overall", "metric": metric, "better": row.better, "ideal": ideal}
+        common |= {"category": row.category, "baseline": baseline, "baseline_sd": baseline_sd}
+        rows.append({"dataset": "ours", "value": value, "sd": sd, **common})
+        rows.append({"dataset": "baseline", "value": baseline, "sd": baseline_sd, **common})
+        for control in ("poisson", "shuffle"):
+            rows.append({"dataset": control, "value": baseline, "sd": NAN, **common})
+    return pd.DataFrame(rows)
+
+
+USUAL = {
+    "c2st": (0.55, 0.01, 0.52, 0.01),
+    "c2st_forest": (0.53, 0.01, 0.5, 0.01),
+    "c2st_linear": (0.54, 0.01, 0.5, 0.01),
+    "c2st_boosting": (0.55, 0.01, 0.5, 0.01),
+    "label_accuracy": (0.9, 0.01, 0.9, 0.01),
+    "exact_copies": (0.0, NAN, 0.0, NAN),
+    "nearer_training": (0.5, 0.02, 0.5, 0.02),
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "text"),
+    [
+        ("c2st", (0.8, 0.02, 0.52, 0.02), "AUC of 0.80, where real cells get 0.52"),
+        ("label_accuracy", (0.8, 0.01, 0.9, 0.01), "Some cells are not of the type"),
+        ("label_accuracy", (0.98, 0.01, 0.9, 0.01), "more distinct than in real cells"),
+        ("nearer_training", (0.7, 0.03, 0.5, 0.03), "part of the training set is memorised"),
+        ("exact_copies", (0.3, NAN, 0.0, NAN), "30.0% of the cells are exact copies"),
+    ],
+)
+def test_each_warning_needs_a_difference_beyond_chance(metric, values, text):
+    assert interpretation.warnings(table_of(**USUAL), "ours") == []
+    (warning,) = interpretation.warnings(table_of(**{**USUAL, metric: values}), "ours")
+    assert text in warning
+    if metric != "exact_copies":  # counted, not estimated
+        value, _, baseline, _ = values
+        unsure = table_of(**{**USUAL, metric: (value, 0.15, baseline, 0.15)})
+        assert interpretation.warnings(unsure, "ours") == []
+
+
+def test_cells_that_copy_none_can_be_as_near_so_nearness_alone_is_no_memorisation():
+    table = table_of(**{**USUAL, "nearer_training": (0.7, 0.02, 0.5, 0.02)})
+    poisson = (table["dataset"] == "poisson") & (table["metric"] == "nearer_training")
+    table.loc[poisson, "value"] = 0.95
+    assert interpretation.warnings(table, "ours") == []
+
+
+def test_copies_are_named_first():
+    worse = {"c2st": (0.8, 0.02, 0.52, 0.02), "exact_copies": (0.3, NAN, 0.0, NAN)}
+    first, second = interpretation.warnings(table_of(**{**USUAL, **worse}), "ours")
+    assert "copies" in first
+    assert "AUC" in second
+    steps = interpretation.next_steps(
+        table_of(**{**USUAL, **worse}).assign(position=NAN, position_low=NAN, position_high=NAN),
+        "ours",
+    )
+    assert steps[0].startswith("Do not share")
 
 
 def test_worst_genes_finds_a_gene_that_is_never_detected(train, test, fresh):

@@ -43,11 +43,30 @@ def test_json_holds_the_table(report, tmp_path):
     assert read["metrics"][0]["value"] == pytest.approx(report.table["value"][0], abs=1e-7)
 
 
-def test_summary_shows_every_dataset_beside_the_baseline(report):
-    text = str(report)
+def test_the_full_summary_shows_every_dataset_beside_the_baseline(report):
+    text = report.summary(full=True)
     for name in ("other real", "copies", "baseline", "poisson", "C2ST AUC, largest of three"):
         assert name in text
+    assert text.startswith(str(report)[:500])
     assert repr(report).startswith("Report(other real, noise-free, shuffled, copies: ")
+
+
+def test_the_short_summary_says_what_the_results_mean(report):
+    """At most seven lines a dataset, and no table."""
+    text = str(report)
+    parts = text.split("\n\n")
+    assert [part.split(":")[0] for part in parts[:4]] == report.datasets
+    assert all(len(part.splitlines()) <= 7 for part in parts[:4])
+    assert "exact copies" in parts[3]
+    assert "Privacy:" in parts[0]
+    assert "C2ST AUC, random forest" not in text
+
+
+def test_the_report_says_what_was_evaluated_and_how(report):
+    assert report.about["scld"] == scld.__version__
+    assert report.about["train"] == "AnnData in memory, 600 cells x 150 genes"
+    assert report.about["label"] == "cell_type"
+    assert json.loads(report.to_json())["about"] == report.about
 
 
 def test_costs_are_shown(train, test, fresh):
@@ -104,6 +123,6 @@ def test_files_are_written_whole_or_not_at_all(report, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(scld.RequestError, match="no space left"):
         report.to_csv(tmp_path / "b.csv")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.csv", "a.html"]

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 COPIES = "bootstrap"  # the negative control beside which privacy metrics are shown
+MAIN = (  # metrics that the page begins with
+    *("c2st", "w2", "type_means_off", "effect_slope", "correlation"),
+    *("label_accuracy", "tstr_f1", "nearer_training"),
+)
 COSTS = {
     "seconds": "seconds",
     "cells_per_second": "cells per second",
@@ -69,6 +73,7 @@ def render(results: Results, embedding: plots.Embedding) -> str:
         },
         type_rows={name: _type_rows(results, name) for name in results.datasets},
         per_type=[metric for metric in METRICS if metric.heading],
+        main=_main_metrics(results),
         categories=_all_metrics(results),
         columns=[*results.datasets, BASELINE, *results.controls],
         privacy={name: _privacy(results, name) for name in results.datasets},
@@ -128,6 +133,7 @@ def _summary(results: Results, name: str, anchor: str) -> dict[str, Any]:
         "counts": {w: words.count(w) for w in interpretation.WORDS if w in words},
         "types": interpretation.worst_types(table, name).to_dict("records"),
         "genes": worst[worst["dataset"] == name].to_dict("records"),
+        "steps": interpretation.next_steps(table, name),
     }
 
 
@@ -158,6 +164,11 @@ def _all_metrics(results: Results) -> dict[str, list[Row]]:
         if values:
             categories.setdefault(metric.category, []).append(Row(metric, values))
     return categories
+
+
+def _main_metrics(results: Results) -> list[Row]:
+    rows = [row for rows in _all_metrics(results).values() for row in rows]
+    return [row for row in rows if row.metric.name in MAIN]
 
 
 def _by_dataset(results: Results, category: str) -> pd.DataFrame:

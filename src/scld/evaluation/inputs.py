@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from scld.errors import DataError, listed
 from scld.evaluation import matching
 from scld.evaluation.cells import Cells
 from scld.evaluation.comparison import DatasetPair
+from scld.evaluation.metrics.privacy import exact_copies
 from scld.evaluation.metrics.validity import validity
 from scld.evaluation.options import REAL, Options
 from scld.evaluation.protocol import dataset_scores
@@ -46,6 +48,8 @@ class Inputs:
         Dataset -> check -> whether it passed.
     scores
         Dataset -> metrics of all its cells against all training cells.
+    sizes
+        Dataset -> cells and genes that were read.
     """
 
     train: Cells
@@ -56,6 +60,7 @@ class Inputs:
     notes: list[str]
     validity: dict[str, dict[str, bool]]
     scores: dict[str, dict[str, float]]
+    sizes: dict[str, tuple[int, int]]
 
     @classmethod
     def of(
@@ -78,8 +83,11 @@ class Inputs:
         pairs = {name: DatasetPair(cells["train"], of_set) for name, of_set in made.items()}
         scores = {name: dataset_scores(pair) for name, pair in pairs.items()}
         real = reader.real_cells(cells, datasets, types)
+        if test is not None:
+            _note_shared_cells(reader.notes, *real)
         _note_missing_types(reader.notes, types, {"test": real[1], **made})
-        return cls(*real, made, types, genes, reader.notes, checks, scores)
+        sizes = {name: adata.shape for name, adata in datasets.items()}
+        return cls(*real, made, types, genes, reader.notes, checks, scores, sizes)
 
 
 @dataclass
@@ -253,6 +261,23 @@ def _split(train: Cells, seed: int, notes: list[str]) -> tuple[Cells, Cells]:
         "membership inference cannot be measured and are left out."
     )
     return train[kept], train[held_out]
+
+
+def _note_shared_cells(notes: list[str], train: Cells, test: Cells) -> None:
+    """Said first: every score would be that of cells that the tools were given."""
+    shared = round(exact_copies(_matrix(test), _matrix(train)) * len(test))
+    if shared:
+        notes.insert(
+            0,
+            f"{shared:,} of {len(test):,} test cells are training cells too (equal in every gene). "
+            "Scores are right only for test cells that no tool was given: split the cells again, "
+            "with scld split.",
+        )
+
+
+def _matrix(cells: Cells) -> sp.csr_matrix:
+    assert cells.counts is not None  # real cells are counts
+    return cells.counts
 
 
 def _note_missing_types(notes: list[str], types: list[str], datasets: Mapping[str, Cells]) -> None:

@@ -5,6 +5,7 @@ There is no overall score: no weighting of the metrics suits every use.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +16,22 @@ from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE, CONTROLS
 from scld.evaluation.gene_pairs import LEAK, LEVEL, worst_pairs
 from scld.evaluation.registry import BY_NAME, Metric
-from scld.evaluation.table import VALIDITY, badness
+from scld.evaluation.table import VALIDITY, difference_interval
 
+BAND = 0.1  # of the way from the baseline to the worst negative control: like real cells
 AS_BASELINE = "like real cells"
 AS_CONTROL = "like the worst negative control"
+CANNOT_TELL = "cannot tell"
 NO_SCALE = "worse than real cells, no scale"
-STEPS = ((0.1, "small difference"), (0.5, "moderate difference"), (1.0, "large difference"))
-WORDS = (AS_BASELINE, *(text for _, text in STEPS), AS_CONTROL, NO_SCALE)
+STEPS = ((BAND, "small difference"), (0.5, "moderate difference"), (1.0, "large difference"))
+WORDS = (AS_CONTROL, *(text for _, text in reversed(STEPS)), AS_BASELINE, CANNOT_TELL, NO_SCALE)
 
-TOO_ACCURATE = 0.03  # label accuracy above the baseline that is worth a warning
+DISTINGUISHABLE = 0.1  # C2ST AUC above the baseline that is worth a warning
+OTHER_ACCURACY = 0.03  # label accuracy above or below the baseline that is worth a warning
 TOO_NEAR = 0.05  # share of cells nearer to training cells, above the baseline
+NO_COPIES = ("poisson", "shuffle")  # negative controls that hold no training cell
 BELOW_CHANCE = 0.47  # C2ST AUC
+MOST_UNCLEAR = 0.25  # share of metrics
 MOST_GENE_WARNINGS = 4  # sentences about single genes; the table lists the others
 MOST_ALSO = 8  # genes that are named in one of them
 
@@ -38,6 +44,7 @@ class Finding:
     value: float
     baseline: float
     position: float
+    interval: tuple[float, float]  # of the position
     word: str
     controls: dict[str, float]  # positions of the negative controls
 
@@ -55,35 +62,45 @@ def findings(table: pd.DataFrame, name: str) -> list[Finding]:
     """Every overall metric of a dataset that has a baseline, in the order of the registry."""
     rows = table[(table["dataset"] == name) & (table["group"] == OVERALL)]
     rows = rows[rows["baseline"].notna()]
-    worse = badness(rows["value"], rows["better"], rows["ideal"])
-    worse = worse - badness(rows["baseline"], rows["better"], rows["ideal"])
+    worse = difference_interval(rows)[0]
     of_controls = {control: values(table, control, "position") for control in CONTROLS}
     found = []
-    for row, above in zip(rows.to_dict("records"), worse, strict=True):
+    for row, lowest in zip(rows.to_dict("records"), worse, strict=True):
         metric, position = BY_NAME[row["metric"]], row["position"]
         positions = {name: of_one.get(metric.name, np.nan) for name, of_one in of_controls.items()}
         shown = {name: at for name, at in positions.items() if not np.isnan(at)}
-        text = word(above, row["baseline_sd"], position)
-        found.append(Finding(metric, row["value"], row["baseline"], position, text, shown))
+        interval = (row["position_low"], row["position_high"])
+        text = word(position, interval, lowest > 0)
+        found.append(
+            Finding(metric, row["value"], row["baseline"], position, interval, text, shown)
+        )
     return found
 
 
-def word(above: float, sd: float, position: float) -> str:
+def word(position: float, interval: tuple[float, float], worse: bool) -> str:
     """One value in words.
 
     Parameters
     ----------
-    above
-        By how much it is worse than the baseline.
-    sd
-        Standard deviation of the baseline over replicates; nan if unknown.
     position
-        See `scld.evaluation.table.positions`.
+        See `scld.evaluation.table.positions`: 0 at the baseline, 1 at the worst negative control.
+    interval
+        Where the position lies beyond the scatter of replicates.
+    worse
+        Whether the value is worse than the baseline beyond that scatter; for metrics without a
+        position.
     """
-    if above <= max(2 * np.nan_to_num(sd), 1e-9):
-        return AS_BASELINE
+    low, high = interval
     if np.isnan(position):
-        return NO_SCALE
+        return NO_SCALE if worse else CANNOT_TELL
+    if np.isnan(low):  # computed once: there is no scatter
+        return AS_BASELINE if position <= BAND else _step(position)
+    if high <= BAND:
+        return AS_BASELINE
+    return _step(position) if low > 0 else CANNOT_TELL
+
+
+def _step(position: float) -> str:
     return next((text for limit, text in STEPS if position < limit), AS_CONTROL)
 
 
@@ -105,38 +122,82 @@ def headline(table: pd.DataFrame, name: str) -> str:
 
 
 def warnings(table: pd.DataFrame, name: str) -> list[str]:
-    """What must not be overlooked, or could be mistaken for a good result."""
+    """What must not be overlooked, or could be mistaken for a good result; the worst first."""
     value, baseline = values(table, name), values(table, BASELINE)
     candidates = [
-        _too_accurate(value, baseline),
         _copied(value, baseline),
-        _below_chance(value),
+        _memorised(table, name, value),
         _invalid(table, name),
+        _distinguishable(table, name, value, baseline),
+        *_other_accuracy(table, name, value, baseline),
+        _below_chance(value),
     ]
     return [text for text in candidates if text]
 
 
-def _too_accurate(value: dict[str, float], baseline: dict[str, float]) -> str:
-    synthetic, real = value.get("label_accuracy", 0), baseline.get("label_accuracy", 1)
-    if synthetic <= real + TOO_ACCURATE:
+def _copied(value: dict[str, float], baseline: dict[str, float]) -> str:
+    if value["exact_copies"] <= baseline["exact_copies"]:
         return ""
     return (
-        f"Cell types are more distinct than in real cells: a classifier recognises {synthetic:.0%} "
-        f"of the synthetic cells and {real:.0%} of real ones. Such cells score well in train on "
-        "synthetic, test on real, and separate clearly on a UMAP, but real types overlap more."
+        f"{value['exact_copies']:.1%} of the cells are exact copies of training cells: they "
+        "disclose these cells, and raise every metric of quality."
     )
 
 
-def _copied(value: dict[str, float], baseline: dict[str, float]) -> str:
-    if value["exact_copies"] > baseline["exact_copies"]:
-        return f"{value['exact_copies']:.1%} of the cells are exact copies of training cells."
-    nearer = value.get("nearer_training", 0.5)
-    if nearer - baseline.get("nearer_training", 0.5) <= TOO_NEAR:
+def _memorised(table: pd.DataFrame, name: str, value: dict[str, float]) -> str:
+    """Nearer to training cells beyond chance, and more so than cells that copy none."""
+    nearer, real = (of.get("nearer_training", 0.5) for of in (value, values(table, BASELINE)))
+    without_copies = [values(table, control).get("nearer_training", 0) for control in NO_COPIES]
+    by_chance = _beyond_chance(table, name, "nearer_training") <= 0
+    if by_chance or nearer <= max(real + TOO_NEAR, *without_copies):
         return ""
     return (
         f"{nearer:.0%} of the cells are nearer to a training cell than to a held-out cell "
         "(50% expected): part of the training set is memorised."
     )
+
+
+def _beyond_chance(table: pd.DataFrame, name: str, metric: str) -> float:
+    """The least by which a value is worse than the baseline; not positive if it may be chance."""
+    of_dataset = (table["dataset"] == name) & (table["group"] == OVERALL)
+    rows = table[of_dataset & (table["metric"] == metric)]
+    low = difference_interval(rows)[0]
+    return float(np.nan_to_num(low, nan=0.0)[0]) if len(rows) else 0.0
+
+
+def _distinguishable(
+    table: pd.DataFrame, name: str, value: dict[str, float], baseline: dict[str, float]
+) -> str:
+    if _beyond_chance(table, name, "c2st") <= 0:
+        return ""
+    if value["c2st"] - max(baseline["c2st"], 0.5) <= DISTINGUISHABLE:
+        return ""
+    return (
+        f"A classifier separates these cells from real ones with an AUC of {value['c2st']:.2f}, "
+        f"where real cells get {baseline['c2st']:.2f}. The tables of types and genes below show "
+        "where they differ."
+    )
+
+
+def _other_accuracy(
+    table: pd.DataFrame, name: str, value: dict[str, float], baseline: dict[str, float]
+) -> Iterator[str]:
+    """Cells that are not of their type, or types that are too distinct."""
+    synthetic, real = value.get("label_accuracy"), baseline.get("label_accuracy")
+    if synthetic is None or real is None or _beyond_chance(table, name, "label_accuracy") <= 0:
+        return
+    seen = f"a classifier recognises {synthetic:.0%} of the synthetic cells and {real:.0%} of real"
+    if synthetic < real - OTHER_ACCURACY:
+        yield (
+            f"Some cells are not of the type that they are labelled with: {seen} ones. The table "
+            "of cell types shows which. A larger guidance weight moves cells towards their type."
+        )
+    elif synthetic > real + OTHER_ACCURACY:
+        yield (
+            f"Cell types are more distinct than in real cells: {seen} ones. Such cells score well "
+            "in train on synthetic, test on real, and separate clearly on a UMAP, but real types "
+            "overlap more."
+        )
 
 
 def _below_chance(value: dict[str, float]) -> str:
@@ -232,3 +293,35 @@ def _levels(row: dict[Any, Any], level: str, z: str) -> str:
         f"{row[level]:.3g} counts per 10,000 in synthetic cells and {row[f'{level}_real']:.3g} in "
         f"real ones ({row[z]:+.0f} standard errors)"
     )
+
+
+def next_steps(table: pd.DataFrame, name: str) -> list[str]:
+    """What to do after reading the report of a dataset."""
+    value, baseline = values(table, name), values(table, BASELINE)
+    words = [finding.word for finding in findings(table, name)]
+    steps = []
+    if _copied(value, baseline) or _memorised(table, name, value):
+        steps.append("Do not share these cells as if they held no training cell.")
+    if _distinguishable(table, name, value, baseline):
+        steps.append(
+            "Read the tables of types and genes above before you use these cells. More training "
+            "cells of the types that differ help most."
+        )
+    if "nearer_training" not in value:
+        steps.append(
+            "Hold cells out before a generator is trained (scld split), and pass them as test "
+            "cells: only then can memorisation be measured."
+        )
+    if not set(CONTROLS) & set(table["dataset"]):
+        steps.append("Score the negative controls too: they give each metric a scale.")
+    unclear = words.count(CANNOT_TELL)
+    if unclear > MOST_UNCLEAR * len(words):
+        steps.append(
+            f"Evaluate with more test cells: {unclear} of {len(words)} metrics cannot tell whether "
+            "these cells are like real ones."
+        )
+    steps.append(
+        "Repeat split, training and generation with other seeds before you compare two tools: one "
+        "evaluation shows one split."
+    )
+    return steps

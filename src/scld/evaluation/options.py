@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
+from scld._version import __version__
 from scld.errors import RequestError, check_int, listed, nearest
 from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE, CONTROLS
@@ -37,6 +40,21 @@ class Options:
         )  # scikit-learn's and UMAP's seeds are below 2**32
         if self.genes not in ("same", "intersection"):
             raise RequestError(f"genes: got {self.genes!r}; allowed: 'same', 'intersection'")
+
+
+def about(
+    options: Options, sources: Mapping[str, Any], sizes: Mapping[str, tuple[int, int]]
+) -> dict[str, str]:
+    """What is evaluated, when, by which version and with which settings: name -> text."""
+    texts = {"scld": __version__, "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
+    for name, (cells, genes) in sizes.items():
+        source = sources[name]
+        place = os.fspath(source) if isinstance(source, str | os.PathLike) else "AnnData in memory"
+        texts[name] = f"{place}, {cells:,} cells x {genes:,} genes"
+    if "test" not in sizes:
+        texts["test"] = "none: half of the training cells are used"
+    settings = {name: value for name, value in vars(options).items() if value is not None}
+    return texts | {name.replace("_", " "): str(value) for name, value in settings.items()}
 
 
 def named_datasets(synthetic: Any) -> dict[str, Any]:

@@ -10,21 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from scld.errors import RequestError, listed, nearest
-from scld.evaluation import protocol
-from scld.evaluation.cells import OVERALL
-from scld.evaluation.controls import BASELINE
+from scld.evaluation import protocol, summary
 from scld.evaluation.inputs import Inputs
 from scld.evaluation.options import (
     Genes,
     Options,
+    about,
     checked_costs,
     log_normalised_names,
     named_datasets,
 )
-from scld.evaluation.registry import METRICS
 from scld.evaluation.results import Results
 from scld.evaluation.table import tabulate
 from scld.io.atomic import atomic_write
@@ -147,6 +143,7 @@ def evaluate(
         gene_names=inputs.genes,
         evaluation=evaluation,
         seed=seed,
+        about=about(options, {"train": train, "test": test, **datasets}, inputs.sizes),
     )
 
 
@@ -196,6 +193,7 @@ class Report(Results):
         """Table, notes and worst genes as JSON, also written to ``path`` if one is given."""
         rows = json.loads(self.table.to_json(orient="records", double_precision=8))
         values = {
+            "about": self.about,
             "label": self.label,
             "seed": self.seed,
             "genes": len(self.gene_names),
@@ -229,31 +227,9 @@ class Report(Results):
         with atomic_write(Path(path)) as temporary:
             plots.save(plots.umap(self.embedding, name, self.types), temporary, dpi=150)
 
-    def summary(self) -> str:
-        """The overall metrics as a text table, beside baseline and controls, and the notes."""
-        from rich.console import Console
-        from rich.table import Table
-
-        columns = [*self.datasets, BASELINE, *self.controls]
-        text = Table("", "better", box=None, pad_edge=False)
-        for column in columns:
-            text.add_column(column, justify="right")
-        for row in self._summary_rows(columns):
-            text.add_row(*row)
-        console = Console(width=60 + 14 * len(columns), color_system=None)
-        with console.capture() as capture:
-            console.print(text)
-            for note in self.notes:
-                console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
-        return capture.get().rstrip()
-
-    def _summary_rows(self, columns: Sequence[str]) -> Iterator[list[str]]:
-        rows = self.table[(self.table["group"] == OVERALL) & self.table["baseline"].notna()]
-        wide = rows.pivot(index="metric", columns="dataset", values="value")
-        for metric in (metric for metric in METRICS if metric.name in wide.index):
-            values = wide.loc[[metric.name], columns].to_numpy(float)[0].tolist()
-            texts = ["" if np.isnan(value) else f"{value:.4g}" for value in values]
-            yield [metric.title, metric.direction, *texts]
+    def summary(self, *, full: bool = False) -> str:
+        """What the results mean, in a few lines; with ``full`` every overall metric as a table."""
+        return summary.text(self, full)
 
     def __str__(self) -> str:
         return self.summary()

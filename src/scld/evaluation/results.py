@@ -37,6 +37,8 @@ class Results:
         Scores and cells of the protocol.
     seed
         The seed.
+    about
+        What was evaluated, when, by which version and with which settings, as text.
     """
 
     table: pd.DataFrame
@@ -46,6 +48,7 @@ class Results:
     gene_names: list[str]
     evaluation: Evaluation
     seed: int
+    about: dict[str, str]
 
     @property
     def datasets(self) -> list[str]:

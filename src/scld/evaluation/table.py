@@ -15,8 +15,10 @@ from scld.evaluation.registry import BY_NAME, METRICS
 VALIDITY, COST = "Validity", "Cost"  # categories of rows that are no metrics
 COLUMNS = [
     *("dataset", "group", "category", "metric", "value", "sd", "lower", "upper"),
-    *("baseline", "baseline_sd", "better", "ideal", "position"),
+    *("baseline", "baseline_sd", "better", "ideal"),
+    *("position", "position_low", "position_high"),
 ]
+INTERVAL_SD = 2.0  # standard deviations on each side of a difference
 
 
 def tabulate(
@@ -76,8 +78,7 @@ def _beside_baseline(table: pd.DataFrame) -> pd.DataFrame:
     table["category"] = [metric.category for metric in rows]
     ideal = pd.Series([metric.ideal for metric in rows], dtype=float)
     table["ideal"] = ideal.fillna(table["baseline"])
-    table["position"] = positions(table)
-    return table
+    return table.assign(**positions(table))
 
 
 def badness(value: pd.Series, better: pd.Series, ideal: pd.Series) -> pd.Series:
@@ -86,10 +87,11 @@ def badness(value: pd.Series, better: pd.Series, ideal: pd.Series) -> pd.Series:
     return signed.where(better != "target", (value - ideal).abs())
 
 
-def positions(table: pd.DataFrame) -> pd.Series:
-    """Each value between the baseline (0) and the worst negative control (1).
+def positions(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Each value between the baseline (0) and the worst negative control (1), with its interval.
 
-    Not a number where no negative control is clearly worse than the baseline.
+    Not a number where no negative control is clearly worse than the baseline; the interval also
+    with one replicate.
     """
     value = badness(table["value"], table["better"], table["ideal"])
     baseline = badness(table["baseline"], table["better"], table["ideal"])
@@ -97,8 +99,23 @@ def positions(table: pd.DataFrame) -> pd.Series:
     worst = of_controls.groupby([table["group"], table["metric"]]).transform("max")
     span = worst - baseline
     informative = span > np.maximum(2 * table["baseline_sd"].fillna(0), 1e-6)
-    found = (value - baseline) / span.where(informative)
-    return found.where(table["dataset"] != BASELINE, 0.0)
+    span, is_baseline = span.where(informative), table["dataset"] == BASELINE
+    low, high = difference_interval(table)
+    found = {"position": value - baseline, "position_low": low, "position_high": high}
+    return {name: (shift / span).where(~is_baseline, 0.0) for name, shift in found.items()}
+
+
+def difference_interval(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """By how much each value is worse than its baseline, from and to.
+
+    The difference of the means over replicates, plus and minus two standard deviations of the
+    difference in a single replicate: an interval for one comparison of so many cells. Metrics that
+    are computed once, on all cells, have no interval: nan.
+    """
+    value = badness(table["value"], table["better"], table["ideal"])
+    above = value - badness(table["baseline"], table["better"], table["ideal"])
+    error = INTERVAL_SD * np.hypot(table["sd"], table["baseline_sd"])
+    return above - error, above + error
 
 
 def _validity_rows(validity: Mapping[str, Mapping[str, bool]]) -> pd.DataFrame:
