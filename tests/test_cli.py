@@ -14,7 +14,7 @@ from toy import TINY, make_cells
 import scld
 from scld.cli import main
 
-COMMANDS = ["fit", "sample", "augment", "transfer", "evaluate", "power", "info", "demo"]
+COMMANDS = ["fit", "sample", "augment", "transfer", "evaluate", "power", "audit", "info", "demo"]
 
 
 def run(*words):
@@ -367,6 +367,20 @@ def test_planned_studies_are_simulated_from_a_design_in_a_file(saved, tmp_path):
     assert "Wrote" not in refused("power", saved, "--design", design, *words)
 
 
+def test_audit(tmp_path):
+    cells = make_cells(300)
+    cells.obs["patient"] = [f"p{i % 5}" for i in range(300)]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    outputs = [tmp_path / name for name in ("audit.html", "audit.json", "audit.csv")]
+    words = [word for output in outputs for word in ("-o", output)]
+    options = ["--donor", "patient", "--replicates", 1, "--cells-per-donor", 5, "--quick"]
+    said = done("audit", tmp_path / "cells.h5ad", *options, *words)
+    assert "Fidelity: C2ST AUC" in said
+    assert [f"Wrote {output}" in said for output in outputs] == [True] * 3
+    assert set(pd.read_csv(outputs[2])["cells_per_donor"]) == {0, 5}
+    assert "exists already" in refused("audit", tmp_path / "cells.h5ad", *options, *words)
+
+
 # What cannot be done
 
 OUT = ("-o", "cells.h5ad")
@@ -419,6 +433,10 @@ REFUSED = [
     (("sample", "{saved}", "--obs", "no.csv", *OUT), "--obs: no.csv: no such file"),
     (("power", "{saved}", "--design", "no.yaml"), "design: no.yaml: No such file"),
     (("power", "{saved}", "--design", "bad.csv"), "design: bad.csv: unknown ending"),
+    (("audit", "{source}"), "donor: 'donor' has 2 donors"),
+    (("audit", "{source}", "--donor", "patient"), "label 'patient': no such obs column"),
+    (("audit", "{source}", "--cells-per-donor", "0"), "cells_per_donor: got 0"),
+    (("audit", "{source}", "-o", "a.txt"), "a.txt"),
     ((*SAMPLE, "--effects", "no.csv", *OUT), "--effects: no.csv: no such file"),
     ((*SAMPLE, "--effects", "empty.csv", *OUT), "--effects: empty.csv: not a readable CSV"),
     ((*SAMPLE, "--effects", "bad.csv", *OUT), "--effects: bad.csv: 1 rows with columns"),
@@ -579,8 +597,8 @@ def test_evaluate_is_the_evaluate_of_python(source, tmp_path, monkeypatch):
     class Report:
         table = pd.DataFrame({"dataset": ["a"], "metric": ["c2st"], "value": [0.5]})
 
-        def summary(self):
-            return "a summary"
+        def summary(self, *, full):
+            return "a full summary" if full else "a summary"
 
         def to_html(self, path):
             path.write_text("html")
@@ -626,12 +644,36 @@ def test_evaluate_prints_scores_beside_the_baseline(saved, synth, source, tmp_pa
     synth.sample(150, seed=0, progress=False).write_h5ad(tmp_path / "mine.h5ad")
     real = ("--train", source, "--test", tmp_path / "test.h5ad")
     words = (*real, "--no-controls", "--max-cells", 60)
-    said = done("evaluate", tmp_path / "mine.h5ad", *words, "-o", tmp_path / "a.csv")
-    assert "mine" in said
-    assert "baseline" in said
+    said = done("evaluate", tmp_path / "mine.h5ad", *words, "-o", tmp_path / "a.csv", "--full")
+    assert "mine: Given one real and one synthetic cell" in said
+    assert "C2ST AUC, random forest" in said
     table = pd.read_csv(tmp_path / "a.csv")
     assert {"dataset", "group", "category", "metric", "value", "baseline"} <= set(table)
     assert {"mine", "baseline"} == set(table["dataset"])
+
+
+# Split
+
+
+def test_split_writes_what_split_of_python_gives(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = run("split", source, "-l", "cell_type", "--test", "0.25", "--seed", 4).output
+    expected = scld.split(source, "cell_type", test=0.25, seed=4)
+    for name, cells in zip(("train", "test"), expected, strict=True):
+        written = ad.read_h5ad(f"{name}.h5ad")
+        assert list(written.obs_names) == list(cells.obs_names)
+        assert f"Wrote {cells.n_obs:,} cells: {name}.h5ad" in said
+    assert "Next: scld fit train.h5ad --label=cell_type" in said
+    again = run("split", source, "-l", "cell_type")
+    assert again.exit_code == 2
+    assert "exists already" in again.output
+
+
+def test_split_keeps_donors_whole(source, tmp_path):
+    outputs = ("--train-output", tmp_path / "a.zarr", "--test-output", tmp_path / "b.h5ad")
+    run("split", source, "-l", "cell_type", "--by", "donor", *outputs)
+    one, other = ad.read_zarr(tmp_path / "a.zarr"), ad.read_h5ad(tmp_path / "b.h5ad")
+    assert not set(one.obs["donor"]) & set(other.obs["donor"])
 
 
 # Demo

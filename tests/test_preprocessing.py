@@ -1,4 +1,3 @@
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +11,6 @@ from scld.preprocessing import (
     log_normalise,
     permuted,
     principal_components,
-    split,
     split_rows,
 )
 
@@ -151,6 +149,17 @@ def test_the_same_seed_gives_the_same_bytes(form):
     assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("seed", [2, 3, 5])
+def test_cells_that_differ_by_rounding_alone_have_finite_components(seed):
+    """The solver for sparse matrices refuses them."""
+    random = np.random.default_rng(seed)
+    profile = random.poisson(1, 30) + (np.arange(30) == 0)
+    counts = sp.csr_matrix(np.outer(random.integers(1, 9, 20), profile).astype(np.float32))
+    found = principal_components(log_normalise(counts) * np.float32(1e-7), 4, seed)
+    assert np.isfinite(found.loadings).all()
+    assert found.loadings.shape == (30, 4)
+
+
 # Splits
 
 SHARES = pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 1.0])
@@ -188,34 +197,6 @@ def test_every_cell_is_set_aside_equally_often():
     for seed in range(1000):
         times[split_rows(groups, 0.25, seed)[1]] += 1
     assert abs(times - 250).max() < 5 * np.sqrt(1000 * 0.25 * 0.75)
-
-
-def labelled(values):
-    obs = pd.DataFrame({"type": values}, index=[f"cell {i}" for i in range(len(values))])
-    counts = sp.csr_matrix(np.arange(1, len(values) + 1, dtype=np.float32)[:, None])
-    return ad.AnnData(counts, obs=obs)
-
-
-@pytest.mark.parametrize("missing", [0, 20], ids=["no label is missing", "labels are missing"])
-def test_categories_and_cells_without_the_label_are_split_alike(missing):
-    values = ["B"] * 50 + ["T"] * 30 + [None] * missing
-    adata = labelled(values)
-    train, test = split(adata, "type", 0.3, seed=1)
-    sizes = test.obs["type"].value_counts(dropna=False).to_dict()
-    known = {"B": 15, "T": 9} | ({None: 6} if missing else {})
-    assert {None if pd.isna(name) else name: n for name, n in sizes.items()} == known
-    assert sorted([*train.obs_names, *test.obs_names]) == sorted(adata.obs_names)
-    for part in (train, test):
-        rows = adata.obs_names.get_indexer(part.obs_names)
-        np.testing.assert_array_equal(part.X.toarray(), adata.X[rows].toarray())
-
-
-def test_the_parts_of_a_split_are_copies():
-    adata = labelled(["B"] * 10)
-    train, _ = split(adata, "type")
-    assert not train.is_view
-    train.X[:] = 0
-    assert adata.X.min() == 1
 
 
 def test_permuted_labels_keep_their_numbers_within_each_donor():

@@ -19,15 +19,18 @@ _MODULES = {  # public name -> its module
     "Effect": "generation.effects",
     "NotFittedError": "errors",
     "PowerStudy": "power_analysis.study",
+    "PrivacyAudit": "privacy_audit.study",
     "Report": "evaluation.report",
     "RequestError": "errors",
     "SCLDError": "errors",
     "Schema": "schema",
     "Synthesizer": "synthesizer",
+    "audit": "privacy_audit.study",
     "evaluate": "evaluation.report",
     "generate_shards": "generation.cluster",
     "load": "synthesizer",
     "power": "power_analysis.study",
+    "split": "io.split",
     "truth": "generation.truth",
 }
 _PACKAGES = {"data": "io", "datasets": "datasets"}  # public name -> the package that it stands for
@@ -40,17 +43,20 @@ __all__ = [
     "Effect",
     "NotFittedError",
     "PowerStudy",
+    "PrivacyAudit",
     "Report",
     "RequestError",
     "SCLDError",
     "Schema",
     "Synthesizer",
+    "audit",
     "data",
     "datasets",
     "evaluate",
     "generate_shards",
     "load",
     "power",
+    "split",
     "truth",
 ]
 
@@ -64,7 +70,9 @@ if TYPE_CHECKING:
     from scld.generation.cluster import generate_shards
     from scld.generation.effects import Effect
     from scld.generation.truth import truth
+    from scld.io.split import split
     from scld.power_analysis.study import PowerStudy, power
+    from scld.privacy_audit.study import PrivacyAudit, audit
     from scld.schema import Schema
     from scld.synthesizer import Synthesizer, load
 

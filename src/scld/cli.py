@@ -542,6 +542,59 @@ def _report_written(count: int, synth: Synthesizer, output: Path) -> None:
 
 @main.command(
     cls=_Examples,
+    epilog="""scld split atlas.h5ad --label cell_type
+    scld split atlas.h5ad --label cell_type --by donor --test 0.2 --train-output a.h5ad""",
+)
+@click.argument("source")
+@click.option("-l", "--label", required=True, help="obs column of cell types.")
+@click.option("--by", help="obs column whose groups are not divided, such as the donor.")
+@click.option(
+    "--test", type=float, default=0.3, show_default=True, help="Share of the cells to test with."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same split.")
+@click.option(
+    "--train-output",
+    type=_out,
+    default=Path("train.h5ad"),
+    show_default=True,
+    help=".h5ad or .zarr of training cells to write.",
+)
+@click.option(
+    "--test-output",
+    type=_out,
+    default=Path("test.h5ad"),
+    show_default=True,
+    help=".h5ad or .zarr of test cells to write.",
+)
+@_overwrite
+def split(
+    source: str,
+    label: str,
+    by: str | None,
+    test: float,
+    seed: int,
+    train_output: Path,
+    test_output: Path,
+    overwrite: bool,
+) -> None:
+    """Split the cells in SOURCE into training and test cells.
+
+    Fit a model to the first; score its cells beside the second.
+    """
+    from scld.io.split import split as run
+    from scld.io.write import check_output, write_whole
+
+    for output in (train_output, test_output):
+        check_output(output, overwrite)
+    parts = run(source, label, by=by, test=test, seed=seed)
+    for output, cells in zip((train_output, test_output), parts, strict=True):
+        write_whole(cells, output, overwrite)
+        click.echo(f"Wrote {cells.n_obs:,} cells: {output}")
+    _next("scld", "fit", str(train_output), f"--label={label}", "-o", "model.scld")
+
+
+@main.command(
+    cls=_Examples,
     epilog="""scld evaluate cells.h5ad --train train.h5ad --test test.h5ad -l cell_type -o page.html
     scld evaluate a.h5ad b.h5ad --train train.h5ad --test test.h5ad --log-normalised b""",
 )
@@ -571,6 +624,7 @@ def _report_written(count: int, synth: Synthesizer, output: Path) -> None:
 @click.option(
     "--controls/--no-controls", default=True, show_default=True, help="Score negative controls too."
 )
+@click.option("--full", is_flag=True, help="Print every overall metric too.")
 @click.option(
     "--max-cells",
     type=int,
@@ -592,6 +646,7 @@ def evaluate(
     log_normalised: tuple[str, ...],
     genes: Literal["same", "intersection"],
     controls: bool,
+    full: bool,
     max_cells: int,
     seed: int,
     outputs: tuple[Path, ...],
@@ -623,7 +678,7 @@ def evaluate(
         seed=seed,
         progress=not quiet,
     )
-    _say(report.summary())
+    _say(report.summary(full=full))
     _write_reports(report, outputs)
 
 

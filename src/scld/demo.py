@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scld import datasets
 from scld.config import Config
 from scld.io.atomic import atomic_write, check_target
-from scld.preprocessing import split
+from scld.io.split import split
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scld.schema import Schema, label_column
+from scld.schema import label_column
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    pass
 
 TARGET_SUM = 1e4  # counts per cell after normalisation, unless another number is given
 
@@ -72,19 +72,29 @@ def principal_components(
     >>> abs(fitted.loadings).round(5).tolist(), fitted.mean.tolist()
     ([[1.0], [0.0]], [3.0, 0.0])
     """
-    from sklearn.decomposition import PCA
-    from threadpoolctl import threadpool_limits
-
     sparse = sp.issparse(matrix)
     cells, genes = matrix.shape
     count = min(n_components, cells - 1, genes - 1 if sparse else genes)
     if count < 1 or not _cells_differ(matrix):
         mean = np.asarray(matrix.mean(axis=0)).ravel()
         return Components(np.zeros((genes, 0), np.float32), mean, np.zeros(0, np.float32))
-    solver = "arpack" if sparse else "randomized"
-    with threadpool_limits(1, user_api="blas"):  # its rounding depends on the number of threads
-        pca = PCA(count, svd_solver=solver, random_state=seed % 2**32).fit(matrix)
+    pca = _fitted_pca(matrix, count, seed)
     return Components(pca.components_.T, pca.mean_, pca.explained_variance_)
+
+
+def _fitted_pca(matrix: Any, count: int, seed: int) -> Any:
+    from scipy.sparse.linalg import ArpackError
+    from sklearn.decomposition import PCA
+    from threadpoolctl import threadpool_limits
+
+    pca = PCA(count, svd_solver="randomized", random_state=seed % 2**32)
+    with threadpool_limits(1, user_api="blas"):  # its rounding depends on the number of threads
+        if isinstance(matrix, np.ndarray):
+            return pca.fit(matrix)
+        try:
+            return pca.set_params(svd_solver="arpack").fit(matrix)
+        except ArpackError:  # cells that differ by little more than rounding
+            return pca.set_params(svd_solver="randomized").fit(matrix.toarray())
 
 
 def _cells_differ(matrix: Any) -> bool:
@@ -122,25 +132,6 @@ def split_rows(groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray,
         rows = rng.permutation(np.flatnonzero(groups == group))
         aside[rows[: round(share * len(rows))]] = True
     return np.flatnonzero(~aside), np.flatnonzero(aside)
-
-
-def split(
-    adata: AnnData, label: str, test_share: float = 0.3, seed: int = 0
-) -> tuple[AnnData, AnnData]:
-    """Split cells into training and test cells, within each category of a label.
-
-    Cells without the label are split among themselves.
-
-    Examples
-    --------
-    >>> import scld
-    >>> train, test = scld.data.split(scld.datasets.pbmc(), "cell_type")
-    >>> train.n_obs, test.n_obs
-    (1752, 749)
-    """
-    codes = Schema.of(adata.obs, [label]).codes(adata.obs)[:, 0]
-    train, test = split_rows(codes - codes.min(), test_share, seed)
-    return adata[train].copy(), adata[test].copy()
 
 
 def permuted(obs: pd.DataFrame, column: str, within: str | None = None, seed: int = 0) -> pd.Series:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+LARGEST_COUNT = 2**24 - 1  # float32 holds every integer up to here
+
+
 class TransformedCountsError(DataError):
     """The values are not integers: normalised or otherwise transformed."""
 
@@ -45,7 +48,9 @@ def count_matrix(adata: AnnData, place: str | None = None) -> sp.csr_matrix:
     >>> scld.data.count_matrix(scld.datasets.pbmc()).dtype
     dtype('float32')
     """
-    origin = adata.uns.get(ORIGIN, {"place": "X", "layers": list(adata.layers)})
+    origin = adata.uns.get(ORIGIN)
+    if not isinstance(origin, dict):
+        origin = {"place": "X", "layers": list(adata.layers)}
     place = place or origin["place"]
     layers = listed(origin["layers"]) or "none"
     hint = f"pass raw counts, or name the layer that holds them with layer= (layers here: {layers})"
@@ -95,17 +100,27 @@ def _as_csr(matrix: Any, place: str) -> sp.csr_matrix:
         raise DataError(f"{place}: holds {matrix.dtype}, not real numbers; {advice}")
     if hasattr(matrix, "compute"):
         matrix = matrix.compute()
-    if isinstance(matrix, np.ndarray):  # scipy knows neither float16 nor foreign byte orders
-        half = matrix.dtype == np.float16
-        known = np.dtype(np.float32) if half else matrix.dtype.newbyteorder("=")
-        return sp.csr_matrix(matrix.astype(known, copy=False))
+    if isinstance(matrix, np.ndarray):
+        return sp.csr_matrix(native(matrix))
     try:
         matrix.check_format(full_check=True)
     except ValueError as error:
         advice = "copy, download or write it again"
         seen = f"a damaged sparse matrix ({one_line(error)})"
         raise DataError(f"{place}: {seen}; {advice}") from error
-    return sp.csr_matrix(matrix)
+    return sp.csr_matrix(native(matrix))
+
+
+def native(matrix: Any) -> Any:
+    """The same in a number type that scipy knows: neither float16 nor a foreign byte order."""
+    known = matrix.dtype.newbyteorder("=")
+    known = np.dtype(np.float32) if known == np.float16 else known
+    if isinstance(matrix, np.ndarray):
+        return matrix.astype(known, copy=False)
+    if matrix.dtype == known:
+        return matrix
+    parts = (matrix.data.astype(known), matrix.indices, matrix.indptr)
+    return type(matrix)(parts, shape=matrix.shape)
 
 
 def _check_values(values: np.ndarray, place: str, hint: str) -> None:
@@ -123,9 +138,9 @@ def _check_values(values: np.ndarray, place: str, hint: str) -> None:
         kind = "log-normalised or otherwise transformed" if small else "normalised"
         seen = f"values such as {fractions[0]:.4g} are not integers, so these look {kind}"
         raise TransformedCountsError(f"{place}: {seen}; {allowed}")
-    if len(values) and values.max() >= 2**24:  # float32 holds every integer below
+    if len(values) and values.max() > LARGEST_COUNT:
         seen = f"the largest count is {values.max():.4g}"
-        allowed = f"allowed are counts below {2**24:,}: check that these are UMI counts"
+        allowed = f"allowed are counts below {LARGEST_COUNT + 1:,}: check that these are UMI counts"
         raise DataError(f"{place}: {seen}; {allowed}")
 
 

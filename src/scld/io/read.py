@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scld.errors import DataError, listed, nearest, one_line
+from scld.errors import DataError, listed, nearest, one_line, shown
 from scld.io.shards import finished, is_sharded
 
 if TYPE_CHECKING:
@@ -174,6 +174,19 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
+def read_all(source: Source) -> AnnData:
+    """Read an AnnData with all that it holds; one in memory is returned as it is."""
+    import anndata as ad
+
+    if not isinstance(source, str | os.PathLike):
+        return read(source)
+    path = _checked_path(source)
+    with _explained(path):
+        if is_sharded(path):
+            return read(path)
+        return ad.read_zarr(path) if path.is_dir() else ad.read_h5ad(path)
+
+
 def _read_path(path: Path, layer: str | None, at_most: int | None, seed: int) -> AnnData:
     if is_sharded(path):
         return _read_shards(path, layer, at_most, seed)
@@ -287,6 +300,8 @@ def _with_origin(
 
 
 def _check_layer(layer: str | None, layers: Sequence[str], place: str) -> None:
+    if not isinstance(layer, str | None):
+        raise DataError(f"layer: got {shown(layer)}; name a layer, as text, or None for X")
     if layer is not None and layer not in layers:
         known = f"its layers: {listed(layers) or 'none'}"
         advice = "name one of them, or leave layer out to use X"

@@ -91,16 +91,29 @@ def _write(batches: Iterable[AnnData], path: Path) -> int:
     return sum(map(len, tables))
 
 
+def write_whole(cells: AnnData, path: Path, overwrite: bool = False) -> None:
+    """Write an AnnData with all that it holds to an ``.h5ad`` or ``.zarr``, atomically."""
+    import anndata as ad
+
+    check_output(path, overwrite)
+    with atomic_write(path) as temporary:
+        _check_space(temporary, cells)
+        with _store(temporary) as store:
+            ad.io.write_elem(store, "/", cells)
+
+
 def _check_space(path: Path, batch: AnnData) -> None:
     """Refuse to go on when the disk is nearly full: HDF5 would crash, and keep what it wrote."""
-    matrix: Any = batch.X
-    parts = (matrix.data, matrix.indices) if hasattr(matrix, "indices") else (matrix,)
-    size = sum(part.nbytes for part in parts)
-    size += sum(layer.nbytes for layer in batch.layers.values()) + 200 * batch.n_obs
+    size = sum(_bytes(part) for part in (batch.X, *batch.layers.values())) + 200 * batch.n_obs
     free = shutil.disk_usage(path.parent).free
     if free < 2 * size + _SPARE:
         seen = f"{gigabytes(free)} left on the disk of the output"
         raise RequestError(f"{path.name}: {seen}, too little for more cells; free some space")
+
+
+def _bytes(matrix: Any) -> int:
+    parts = (matrix.data, matrix.indices) if hasattr(matrix, "indices") else (matrix,)
+    return sum(part.nbytes for part in parts)
 
 
 def _write_dense(store: Any, name: str, layer: np.ndarray) -> None:
