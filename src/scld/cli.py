@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from scld._version import __version__
-from scld.config import POST_GUIDANCE, Config
-from scld.errors import RequestError, SCLDError, printable
+from scld.config import POST_GUIDANCE, PRESETS, Config
+from scld.errors import RequestError, SCLDError, listed, nearest, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,12 +104,46 @@ class _Path(click.Path):
         return Path(os.fsdecode(super().convert(value, param, ctx))).expanduser()
 
 
+class _Choice(click.Choice[str]):
+    """One of a few words, which the shell completes; another one is an error in one line."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        known = list(map(str, self.choices))
+        if value not in known:
+            option = param.opts[-1] if param else "choice"
+            allowed = f"allowed are {listed(known)}{nearest(str(value), known)}"
+            raise RequestError(f"{option}: got {value!r}; {allowed}")
+        return str(value)
+
+
+def _set_threads(ctx: click.Context, param: click.Parameter, value: int | None) -> None:
+    """Before numpy and torch are loaded, which then start no more."""
+    if value is not None:
+        from scld.machine import set_threads
+
+        set_threads(value)
+
+
 _out = _Path()
 _overwrite = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 _device = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where to compute."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda",
+    shell_complete=lambda ctx, param, start: [
+        name for name in ("auto", "cpu", "cuda") if name.startswith(start)
+    ],
+    help="Where to compute.",
 )
-_quiet = click.option("--quiet", is_flag=True, help="No progress bars.")
+_threads = click.option(
+    "--threads",
+    type=int,
+    expose_value=False,
+    callback=_set_threads,
+    help="Most threads to use; by default OMP_NUM_THREADS or all cores. Results are the same.",
+)
+_quiet = click.option("--quiet", is_flag=True, help="No progress on standard error.")
 _layer = click.option("--layer", help="Layer that holds the raw counts; X by default.")
 _cells_out = click.option(
     "-o", "--output", type=_out, required=True, help=".h5ad file or .zarr store to write."
@@ -140,7 +174,7 @@ _SAMPLING = (
     ),
     click.option(
         "--post",
-        metavar="|".join(POST_GUIDANCE),
+        type=_Choice(POST_GUIDANCE),
         help="Post-guidance: select among candidates, or not; as the model was fitted by default.",
     ),
     click.option("--steps", type=int, help="Steps of the solver; the model's own by default."),
@@ -148,6 +182,7 @@ _SAMPLING = (
         "--seed", type=int, help="Same seed, same cells; by default a new one, kept in the output."
     ),
     _device,
+    _threads,
     _overwrite,
     _quiet,
 )
@@ -176,9 +211,23 @@ _DESIGN = (
     click.option(
         "--one-population", is_flag=True, help="No structure within a combination of labels."
     ),
-    click.option("--doublets", type=float, default=0.0, help="Share of cells that are doublets."),
-    click.option("--ambient", type=float, default=0.0, help="Share of ambient counts in a cell."),
-    click.option("--empty", type=int, default=0, help="Number of empty droplets."),
+    click.option(
+        "--doublets",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="Share of cells that are doublets.",
+    ),
+    click.option(
+        "--ambient",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="Share of ambient counts in a cell.",
+    ),
+    click.option(
+        "--empty", type=int, default=0, show_default=True, help="Number of empty droplets."
+    ),
     click.option("--mean", is_flag=True, help="Write expected counts too, as the layer mean."),
 )
 
@@ -219,7 +268,8 @@ def main() -> None:
     cls=_Examples,
     epilog="""scld fit atlas.h5ad --label cell_type -o atlas.scld
     scld fit atlas.h5ad --label cell_type --label donor --layer counts -o atlas.scld
-    scld fit lung.h5ad liver.h5ad --label cell_type --genes intersection -o atlas.scld""",
+    scld fit lung.h5ad liver.h5ad --label cell_type --genes intersection -o atlas.scld
+    scld fit atlas.h5ad --label cell_type --config settings.toml -o atlas.scld""",
 )
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.option(
@@ -228,8 +278,21 @@ def main() -> None:
 @click.option("-o", "--output", type=_out, required=True, help="Checkpoint directory to write.")
 @_layer
 @click.option(
+    "--preset",
+    type=_Choice(list(PRESETS)),
+    default="default",
+    show_default=True,
+    help="Named settings; quick is a training too short to be good, to try things out.",
+)
+@click.option(
+    "--config",
+    "settings",
+    type=_out,
+    help="TOML file of settings that differ from those of the preset, as in scld.Config.",
+)
+@click.option(
     "--genes",
-    type=click.Choice(["same", "intersection"]),
+    type=_Choice(["same", "intersection"]),
     default="same",
     show_default=True,
     help="If the gene names of several sources differ: refuse, or use the genes they share.",
@@ -246,10 +309,11 @@ def main() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same model.")
 @click.option(
     "--post",
-    metavar="|".join(POST_GUIDANCE),
+    type=_Choice(POST_GUIDANCE),
     help="select: train the discriminator of post-guidance too, and use it by default.",
 )
 @_device
+@_threads
 @_overwrite
 @_quiet
 def fit(
@@ -257,6 +321,8 @@ def fit(
     labels: tuple[str, ...],
     output: Path,
     layer: str | None,
+    preset: str,
+    settings: Path | None,
     genes: str,
     stream: bool | None,
     devices: int,
@@ -275,7 +341,7 @@ def fit(
     from scld.synthesizer import Synthesizer
     from scld.training.processes import is_first_process
 
-    config = Config.from_dict({"sampling": {"post": post} if post else {}})
+    config = _config(preset, settings, post)
     synth = Synthesizer(labels, config=config, seed=seed, device=device)
     cells: dict[str, Any] = {"layer": layer, "genes": genes, "stream": stream}
     cells |= {"devices": devices, "nodes": nodes}
@@ -287,6 +353,38 @@ def fit(
     click.echo(f"Fitted {synth.summary['cells']:,} cells in {seconds:.0f} s of training: {output}")
     where = [f"--where={label.name}={label.categories[0]}" for label in synth.schema.labels[:1]]
     _next("scld", "sample", str(output), "-n", "1000", *where, "-o", "cells.h5ad")
+
+
+def _config(preset: str, settings: Path | None, post: str | None) -> Config:
+    """The settings of a preset, those of a file in their place, and post-guidance."""
+    values = _merged(PRESETS[preset], {} if settings is None else _toml(settings))
+    values = _merged(values, {"sampling": {"post": post}} if post else {})
+    try:
+        return Config.from_dict(values)
+    except RequestError as error:
+        raise (
+            error if settings is None else RequestError(f"--config: {settings}: {error}")
+        ) from None
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        example = "write one, for example with the lines [sampling] and steps = 10"
+        raise RequestError(f"--config: {path}: no such file; {example}") from None
+    except (OSError, ValueError) as error:  # of tomllib and of text that is not UTF-8
+        raise RequestError(f"--config: {path}: not a TOML file ({error}); correct it") from None
+
+
+def _merged(values: Any, others: Any) -> Any:
+    """Nested values, with others in their place."""
+    if not (isinstance(values, dict) and isinstance(others, dict)):
+        return others
+    both = {name: _merged(values.get(name), other) for name, other in others.items()}
+    return {**values, **both}
 
 
 def _histories(synth: Synthesizer) -> list[tuple[str, dict[str, Any]]]:
@@ -605,7 +703,13 @@ def split(
 @click.option(
     "--test", help="Real cells that no generator saw; without them part of --train is used."
 )
-@click.option("-l", "--label", help="obs column of cell types; overall metrics only without it.")
+@click.option(
+    "-l",
+    "--label",
+    "labels",
+    multiple=True,
+    help="obs column of cell types; repeat it for several. Without it: overall metrics only.",
+)
 @click.option("--donor", help="obs column of donors, for membership inference by donor.")
 @_layer
 @click.option(
@@ -640,7 +744,7 @@ def evaluate(
     synthetic: tuple[str, ...],
     train: str,
     test: str | None,
-    label: str | None,
+    labels: tuple[str, ...],
     donor: str | None,
     layer: str | None,
     log_normalised: tuple[str, ...],
@@ -668,7 +772,7 @@ def evaluate(
         train,
         test,
         dict(zip(names, synthetic, strict=True)),
-        label,
+        list(labels) or None,
         donor=donor,
         layer=layer,
         log_normalised=log_normalised,
@@ -811,26 +915,31 @@ def _write_reports(report: Report | PowerStudy | PrivacyAudit, outputs: tuple[Pa
         click.echo(f"Wrote {output}")
 
 
-@main.command(cls=_Examples, epilog="scld info atlas.scld")
-@click.argument("checkpoint", type=_out)
-def info(checkpoint: Path) -> None:
-    """Describe a CHECKPOINT.
+@main.command(
+    cls=_Examples,
+    epilog="""scld info atlas.scld
+    scld info atlas.h5ad
+    scld info atlas.h5ad --json""",
+)
+@click.argument("path", type=_out)
+@_layer
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def info(path: Path, layer: str | None, as_json: bool) -> None:
+    """Describe a model, or a file of cells.
 
-    Labels, categories, genes, training.
+    Of a CHECKPOINT: labels and their categories, genes, training, version. Of an .h5ad file or
+    .zarr store: cells and genes, where raw counts are, which obs columns could be labels, and the
+    memory that a fit would take.
     """
-    from scld.synthesizer import load
+    import json
 
-    synth = load(checkpoint, device="cpu")
-    genes, cells = synth.genes, synth.summary["cells"]
-    unseen = int((~genes["seen"]).sum())
-    click.echo(f"{checkpoint}: {cells:,} training cells, {len(genes):,} genes ({unseen:,} unseen)")
-    for label in synth.schema.labels:
-        counts = synth.schema.category_cells(label.name).items()
-        _say(f"  {label.name}: " + ", ".join(f"{name} ({n:,})" for name, n in counts))
-    for name, history in _histories(synth):
-        best, number = history["best_interval"] + 1, len(history["validation"])
-        took = f"{history['steps']:,} steps in {history['seconds']:.0f} s"
-        click.echo(f"  {name}: {took}, best validation {best} of {number}")
+    from scld.describe import as_text, describe
+
+    about = describe(path, layer)
+    if as_json:
+        click.echo(json.dumps(about, indent=1))
+    else:
+        _say(as_text(about))
 
 
 @main.command(cls=_Examples, epilog="scld demo\nscld demo --quick -o demo-folder")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from scld.errors import SCLDError
 from scld.evaluation import plots
+from scld.evaluation.cells import Cells, View
 from scld.evaluation.plots.style import INK, set_labels, subplots
 
 
@@ -141,3 +146,13 @@ def test_names_are_shown_as_they_are_and_not_as_formulas(tmp_path):
     ] == []
     plots.save(figure, tmp_path / "map.png")
     assert (tmp_path / "map.png").stat().st_size > 1000
+
+
+def test_without_a_folder_for_compiled_code_umap_says_what_to_set(tmp_path, monkeypatch):
+    (tmp_path / "umap.py").write_text("raise RuntimeError('cannot cache function')")
+    monkeypatch.delitem(sys.modules, "umap", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    cells = Cells.of_counts(sp.csr_matrix(np.ones((3, 2), np.float32)), np.zeros(3, int))
+    view = View(cells, np.ones((3, 2)), np.ones((3, 2)))
+    with pytest.raises(SCLDError, match="set NUMBA_CACHE_DIR"):
+        plots.embed(view, {}, 10, seed=0)

@@ -8,7 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import NO_CONTROLS, QUICK, mixed, population, rebuilt
+from simulated import NO_CONTROLS, QUICK, TYPES, mixed, population, rebuilt, with_counts
 
 import scld
 from scld.evaluation.controls import bootstrap, poisson
@@ -191,3 +191,54 @@ def test_spread_is_that_of_the_replicates(train, test, fresh, replicates):
 def test_quick_settings_have_no_two_sample_test_by_type(report):
     assert QUICK["max_cells"] == 3 * 49
     assert np.isnan(report.value("other real", "c2st", "T cell"))
+
+
+# Several labels
+
+
+@pytest.fixture(scope="module")
+def conditions():
+    """Real cells of three types under two conditions, where one gene responds in every type."""
+
+    def cells(seed):
+        made = population(600, seed)
+        treated = np.random.default_rng(seed).random(600) < 0.5
+        dense = made.X.toarray()
+        dense[treated, 5:15] += 6
+        made = with_counts(made, dense)
+        made.obs["condition"] = np.where(treated, "stim", "ctrl")
+        return made
+
+    return [cells(seed) for seed in (1, 2, 3)]
+
+
+def test_combinations_and_each_label_are_scored(conditions):
+    train, test, fresh = conditions
+    wrong = fresh.copy()
+    wrong.obs["condition"] = np.random.default_rng(0).permutation(wrong.obs["condition"])
+    options = {**NO_CONTROLS, "label": ["cell_type", "condition"]}
+    found = scld.evaluate(train, test, {"right": fresh, "wrong": wrong}, **options)
+    assert found.types == sorted(f"{t} / {c}" for t in TYPES for c in ("ctrl", "stim"))
+    for name, low, high in (("right", 0.9, 1), ("wrong", 0.35, 0.65)):
+        assert found.value(name, "label_accuracy", "cell_type") > 0.8
+        assert low <= found.value(name, "label_accuracy", "condition") <= high
+        joint = found.value(name, "label_accuracy")
+        assert joint <= found.value(name, "label_accuracy", "condition") + 0.02
+        assert found.value(name, "tstr_f1", "cell_type") > 0.8
+    rows = found.table[found.table["group"] == "condition"]
+    assert set(rows["metric"]) == {"label_accuracy", "tstr_f1"}
+    assert rows["baseline"].notna().all()
+
+
+def test_one_label_in_a_list_is_that_label(train, test, fresh):
+    one, same = (
+        scld.evaluate(train, test, fresh, **{**NO_CONTROLS, "label": label}).table
+        for label in ("cell_type", ["cell_type"])
+    )
+    pd.testing.assert_frame_equal(one, same)
+
+
+@pytest.mark.parametrize("label", [["cell_type", "cell_type"], ["overall"], [3], [["cell_type"]]])
+def test_labels_that_cannot_be_are_refused(train, test, fresh, label):
+    with pytest.raises(scld.RequestError, match="label: got"):
+        scld.evaluate(train, test, fresh, **{**NO_CONTROLS, "label": label})

@@ -49,6 +49,9 @@ def test_the_full_summary_shows_every_dataset_beside_the_baseline(report):
         assert name in text
     assert text.startswith(str(report)[:500])
     assert repr(report).startswith("Report(other real, noise-free, shuffled, copies: ")
+    shown = report._repr_html_()
+    for words in ("<th>other real</th>", "<th>c2st</th>", "two sets of real cells", "to_html("):
+        assert words in shown
 
 
 def test_the_short_summary_says_what_the_results_mean(report):
@@ -65,7 +68,7 @@ def test_the_short_summary_says_what_the_results_mean(report):
 def test_the_report_says_what_was_evaluated_and_how(report):
     assert report.about["scld"] == scld.__version__
     assert report.about["train"] == "AnnData in memory, 600 cells x 150 genes"
-    assert report.about["label"] == "cell_type"
+    assert report.about["labels"] == "cell_type"
     assert json.loads(report.to_json())["about"] == report.about
 
 

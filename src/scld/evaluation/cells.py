@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -112,6 +112,10 @@ class Reference:
         Type -> the variable genes whose correlations are compared.
     predict
         Classifier of types, see `label_predictor`; None with one type.
+    label_codes
+        Label -> code of its category in each type, if there are several labels.
+    predict_label
+        Label -> classifier of its categories.
     with_depth
         Whether classifiers may use the library size: only where every dataset has counts.
     seed
@@ -128,12 +132,21 @@ class Reference:
     identity_ranges: dict[int, np.ndarray]
     correlated_genes: dict[int, np.ndarray]
     predict: Callable[[np.ndarray], np.ndarray] | None
+    label_codes: Mapping[str, np.ndarray]
+    predict_label: Mapping[str, Callable[[np.ndarray], np.ndarray]]
     with_depth: bool
     seed: int
 
     @classmethod
-    def of(cls, train: Cells, with_depth: bool = True, seed: int = 0) -> Reference:
+    def of(
+        cls,
+        train: Cells,
+        with_depth: bool = True,
+        seed: int = 0,
+        label_codes: Mapping[str, np.ndarray] | None = None,
+    ) -> Reference:
         """Fit on the training cells."""
+        label_codes = label_codes or {}
         space = Space.fit(train.log, seed=seed)
         types, dense = np.unique(train.codes), space.dense(train.log)
         genes = {int(t): _most_variable(dense[train.codes == t]) for t in types}
@@ -156,6 +169,12 @@ class Reference:
             identity_ranges=ranges,
             correlated_genes=genes,
             predict=predict,
+            label_codes=label_codes,
+            predict_label={
+                label: label_predictor(space.project(dense), codes[train.codes])
+                for label, codes in label_codes.items()
+                if len(np.unique(codes)) > 1
+            },
             with_depth=with_depth,
             seed=seed,
         )

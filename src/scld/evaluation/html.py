@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from scld.evaluation import interpretation, plots
-from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE
 from scld.evaluation.figures import panels
 from scld.evaluation.registry import CATEGORIES, METRICS, PRIVACY, PUBLISHED, Metric
@@ -74,6 +73,7 @@ def render(results: Results, embedding: plots.Embedding) -> str:
         type_rows={name: _type_rows(results, name) for name in results.datasets},
         per_type=[metric for metric in METRICS if metric.heading],
         main=_main_metrics(results),
+        label_rows=_label_rows(results),
         categories=_all_metrics(results),
         columns=[*results.datasets, BASELINE, *results.controls],
         privacy={name: _privacy(results, name) for name in results.datasets},
@@ -140,13 +140,28 @@ def _summary(results: Results, name: str, anchor: str) -> dict[str, Any]:
 def _type_rows(results: Results, name: str) -> list[dict[str, Any]]:
     """Type by type: number of cells, and metric -> (value, baseline)."""
     table = results.table
-    of_dataset = table[(table["dataset"] == name) & (table["group"] != OVERALL)]
+    of_dataset = table[(table["dataset"] == name) & table["group"].isin(results.types)]
     rows = []
     for group in sorted(of_dataset["group"].unique()):
         values = interpretation.values(table, name, "value", group)
         baseline = interpretation.values(table, name, "baseline", group)
         pairs = {metric: (value, baseline[metric]) for metric, value in values.items()}
         rows.append({"type": group, "cells": results.sizes.get(group, 0), "values": pairs})
+    return rows
+
+
+def _label_rows(results: Results) -> dict[str, list[Row]]:
+    """Label -> its metrics, of every dataset; empty unless there are several labels."""
+    rows: dict[str, list[Row]] = {}
+    for label in results.labels:
+        columns = {
+            name: interpretation.values(results.table, name, group=label)
+            for name in results.table["dataset"].unique()
+        }
+        for metric in METRICS:
+            found = {name: of[metric.name] for name, of in columns.items() if metric.name in of}
+            if found:
+                rows.setdefault(label, []).append(Row(metric, found))
     return rows
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MIN_CELLS = 50  # of a dataset
+SEPARATOR = " / "  # of the categories of several labels
 COUNT_CHECKS = ("integers", "library_range")  # not for log-normalised datasets
 
 
@@ -41,7 +42,10 @@ class Inputs:
     synthetic
         Synthetic datasets by name.
     types, genes
-        Types of the training cells, sorted; genes that are scored.
+        Types of the training cells, sorted; genes that are scored. With several labels a type is a
+        combination of their categories.
+    label_codes
+        Label -> code of its category in each type; empty unless there are several labels.
     notes
         What was left out and why, one sentence each.
     validity
@@ -57,6 +61,7 @@ class Inputs:
     synthetic: dict[str, Cells]
     types: list[str]
     genes: list[str]
+    label_codes: dict[str, np.ndarray]
     notes: list[str]
     validity: dict[str, dict[str, bool]]
     scores: dict[str, dict[str, float]]
@@ -72,6 +77,7 @@ class Inputs:
         genes = reader.genes(datasets)
         labels = {name: reader.labels(name, adata) for name, adata in datasets.items()}
         types = sorted(set(labels["train"]))
+        label_codes = reader.label_codes(datasets["train"], labels["train"])
         checks = {
             name: _validity(datasets, labels, name, is_log=name in logs) for name in synthetic
         }
@@ -87,7 +93,7 @@ class Inputs:
             _note_shared_cells(reader.notes, *real)
         _note_missing_types(reader.notes, types, {"test": real[1], **made})
         sizes = {name: adata.shape for name, adata in datasets.items()}
-        return cls(*real, made, types, genes, reader.notes, checks, scores, sizes)
+        return cls(*real, made, types, genes, label_codes, reader.notes, checks, scores, sizes)
 
 
 @dataclass
@@ -137,10 +143,24 @@ class _Reader:
         return self.options.genes == "intersection"
 
     def labels(self, name: str, adata: AnnData) -> np.ndarray:
-        """The type of each cell, as text."""
-        if self.options.label is None:
+        """The type of each cell, as text; with several labels the combination of them."""
+        if not self.options.labels:
             return np.repeat("all cells", adata.n_obs)
-        return _column(name, adata, self.options.label)
+        columns = [_column(name, adata, label) for label in self.options.labels]
+        return np.array([SEPARATOR.join(row) for row in zip(*columns, strict=True)], dtype=object)
+
+    def label_codes(self, train: AnnData, types: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Inputs`."""
+        labels = self.options.labels
+        if len(labels) < 2:
+            return {}
+        columns = {label: _column("train", train, label) for label in labels}
+        combinations = pd.DataFrame({SEPARATOR: types, **columns}).drop_duplicates()
+        combinations = combinations.sort_values(SEPARATOR)
+        if combinations[SEPARATOR].duplicated().any():
+            seen = f"two combinations of categories are both {SEPARATOR!r} joined the same"
+            raise DataError(f"label: {seen}; rename categories that contain {SEPARATOR!r}")
+        return {label: pd.factorize(combinations[label], sort=True)[0] for label in labels}
 
     def cells(
         self, name: str, adata: AnnData, labels: np.ndarray, types: list[str], genes: list[str]
@@ -181,7 +201,7 @@ class _Reader:
         return cells[np.sort(rng.choice(len(cells), self.most, replace=False))]
 
     def _note_settings(self, datasets: Mapping[str, AnnData], types: list[str]) -> None:
-        if self.options.label is None:
+        if not self.options.labels:
             self.notes.append("No label was given: only overall metrics are computed.")
         elif len(types) == 1:
             self.notes.append(

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from scld.errors import DataError, listed
+from scld.io.counts import check_indices
 from scld.preprocessing import TARGET_SUM
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def check_matrix(name: str, adata: AnnData) -> None:
     if 0 in adata.shape:
         seen = f"{adata.n_obs:,} cells x {adata.n_vars:,} genes"
         raise DataError(f"{name}: holds {seen}; pass at least one of each")
+    check_indices(adata.X, name)
 
 
 def matrix(adata: AnnData) -> sp.csr_matrix:

@@ -23,7 +23,7 @@ Genes = Literal["same", "intersection"]
 class Options:
     """The settings of `scld.evaluate`; see there."""
 
-    label: str | None
+    labels: tuple[str, ...]
     donor: str | None
     layer: str | None
     genes: Genes
@@ -33,6 +33,10 @@ class Options:
     seed: int
 
     def __post_init__(self) -> None:
+        texts = all(isinstance(label, str) for label in self.labels)
+        if not texts or len({OVERALL, *self.labels}) <= len(self.labels):
+            allowed = "one obs column, or a list of different ones"
+            raise RequestError(f"label: got {list(self.labels)!r}; allowed: {allowed}")
         check_int("max_cells", self.max_cells, MIN_COMMON_CELLS)
         check_int("replicates", self.replicates, 1)
         check_int(
@@ -54,7 +58,15 @@ def about(
     if "test" not in sizes:
         texts["test"] = "none: half of the training cells are used"
     settings = {name: value for name, value in vars(options).items() if value is not None}
+    settings["labels"] = ", ".join(options.labels) or "none"
     return texts | {name.replace("_", " "): str(value) for name, value in settings.items()}
+
+
+def label_names(label: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The labels as a tuple: none, one or several."""
+    if label is None:
+        return ()
+    return (label,) if isinstance(label, str) else tuple(label)
 
 
 def named_datasets(synthetic: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -19,11 +20,12 @@ from scld.evaluation.cells import OVERALL, Cells, Reference, View
 from scld.evaluation.comparison import Arrays, Comparison, DatasetPair
 from scld.evaluation.controls import BASELINE, CONTROLS, make_control
 from scld.evaluation.memorisation import HeldOutSpace, Memorisation
+from scld.evaluation.metrics import labels
 from scld.evaluation.registry import BY_NAME, METRICS, Metric, Scope
 from scld.evaluation.subsets import Sizes, common_sizes, sample_rows, split_halves
 
 MIN_COMMON_CELLS = 20  # cells that every dataset and half of the test cells have in common
-Group = int | str  # the code of a type, or OVERALL
+Group = int | str  # the code of a type, a label if there are several, or OVERALL
 Step = Callable[[str], None]  # called with what is computed next
 
 
@@ -87,6 +89,7 @@ def run(
     synthetic: Mapping[str, Cells],
     *,
     types: int,
+    label_codes: Mapping[str, np.ndarray],
     held_out: bool,
     max_cells: int,
     replicates: int,
@@ -102,6 +105,8 @@ def run(
         Cells on the same genes, with codes of the same types.
     types
         Number of types.
+    label_codes
+        Label -> code of its category in each type, if there are several labels.
     held_out
         Whether the test cells were unknown to the tools that made the synthetic cells.
     step
@@ -109,7 +114,7 @@ def run(
     """
     step("fitting on the training cells")
     with_depth = all(cells.counts is not None for cells in synthetic.values())
-    reference = Reference.of(train, with_depth, seed)
+    reference = Reference.of(train, with_depth, seed, label_codes)
     of_synthetic = [cells.sizes(types) for cells in synthetic.values()]
     available = [test.sizes(types) // 2, *of_synthetic]
     _check_common(available)
@@ -168,6 +173,23 @@ def comparison_scores(
             yield OVERALL, metric.name, overall
         for code, value in by_type.items():
             yield code, metric.name, value
+
+
+def label_scores(comparison: Comparison) -> Iterator[tuple[Group, str, float]]:
+    """Label, name and value of the metrics of a single label, if there are several.
+
+    The same metrics over all cells take a cell to be right if all of its labels are.
+    """
+    teaching, test, synthetic = comparison.teaching, comparison.test, comparison.synthetic
+    for label, predict in comparison.reference.predict_label.items():
+        codes = comparison.reference.label_codes[label]
+        own = codes[synthetic.cells.codes]
+        yield label, "label_accuracy", labels.accuracy(own, predict(synthetic.components))
+        if teaching is None or test is None:
+            continue
+        taught, truth = codes[teaching.cells.codes], codes[test.cells.codes]
+        predicted = labels.label_predictor(teaching.components, taught)(test.components)
+        yield label, "tstr_f1", labels.macro_f1(truth, predicted, np.unique(truth))
 
 
 def _type_scores(metric: Metric, of_types: Mapping[int, Comparison]) -> dict[int, float]:
@@ -252,7 +274,7 @@ class _Protocol:
             memorisation=self._memorisation(name, replicate, synthetic),
         )
         found = comparison_scores(comparison, first_replicate=replicate == 0)
-        for group, metric, value in found:
+        for group, metric, value in chain(found, label_scores(comparison)):
             known = BY_NAME[metric].known_baseline if name == BASELINE else None
             score = Score(name, group, metric, replicate, value if known is None else known)
             self.evaluation.scores.append(score)

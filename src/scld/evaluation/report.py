@@ -18,6 +18,7 @@ from scld.evaluation.options import (
     Options,
     about,
     checked_costs,
+    label_names,
     log_normalised_names,
     named_datasets,
 )
@@ -39,7 +40,7 @@ def evaluate(
     train: AnnData | str | os.PathLike[str],
     test: AnnData | str | os.PathLike[str] | None,
     synthetic: AnnData | str | os.PathLike[str] | Mapping[str, AnnData | str | os.PathLike[str]],
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
     *,
     donor: str | None = None,
     layer: str | None = None,
@@ -65,7 +66,9 @@ def evaluate(
     synthetic
         One dataset, or several by name.
     label
-        The obs column of cell types, in every dataset. None: only overall metrics.
+        The obs column of cell types, in every dataset. None: only overall metrics. Several columns:
+        each combination of their categories is scored as a type, and label accuracy and "train on
+        synthetic" of each label as well. Overall, a cell is right if all of its labels are.
     donor
         The obs column of donors in ``train`` and ``test``, for membership inference by donor.
     layer
@@ -114,7 +117,8 @@ def evaluate(
     >>> report.value("mine", "exact_copies")
     0.0
     """
-    options = Options(label, donor, layer, genes, controls, max_cells, replicates, seed)
+    labels = label_names(label)
+    options = Options(labels, donor, layer, genes, controls, max_cells, replicates, seed)
     datasets = named_datasets(synthetic)
     logs = log_normalised_names(log_normalised, list(datasets))
     checked = checked_costs(costs, list(datasets))
@@ -125,6 +129,7 @@ def evaluate(
             inputs.test,
             inputs.synthetic,
             types=len(inputs.types),
+            label_codes=inputs.label_codes,
             held_out=test is not None,
             max_cells=max_cells,
             replicates=replicates,
@@ -138,7 +143,7 @@ def evaluate(
     return Report(
         table=table,
         notes=inputs.notes,
-        label=label,
+        labels=labels,
         types=inputs.types,
         gene_names=inputs.genes,
         evaluation=evaluation,
@@ -169,11 +174,12 @@ class Report(Results):
     ----------
     table
         One row per dataset, group and metric. ``dataset``: a synthetic dataset, ``baseline``
-        (real cells), ``poisson``, ``shuffle`` or ``bootstrap``. ``group``: ``overall`` or a cell
-        type. ``value``: mean over replicates; ``sd``, ``lower``, ``upper``: standard deviation,
-        smallest and largest. ``baseline``, ``baseline_sd``: the same of real cells. ``better``:
-        lower, higher, or target (nearest to ``ideal``). ``position``: 0 at the baseline, 1 at the
-        worst negative control.
+        (real cells), ``poisson``, ``shuffle`` or ``bootstrap``. ``group``: ``overall``, a cell
+        type, or one of several labels. ``value``: mean over replicates; ``sd``, ``lower``,
+        ``upper``: standard deviation, smallest and largest. ``baseline``, ``baseline_sd``: the same
+        of real cells. ``better``: lower, higher, or target (nearest to ``ideal``). ``position``: 0
+        at the baseline, 1 at the worst negative control; ``position_low``, ``position_high``: its
+        interval.
     notes
         What was left out and why, one sentence each.
     worst_genes
@@ -194,7 +200,7 @@ class Report(Results):
         rows = json.loads(self.table.to_json(orient="records", double_precision=8))
         values = {
             "about": self.about,
-            "label": self.label,
+            "labels": self.labels,
             "seed": self.seed,
             "genes": len(self.gene_names),
             "notes": self.notes,
@@ -237,3 +243,21 @@ class Report(Results):
     def __repr__(self) -> str:
         metrics, groups = self.table["metric"].nunique(), self.table["group"].nunique()
         return f"Report({', '.join(self.datasets)}: {metrics} metrics, {groups} groups)"
+
+    def _repr_html_(self) -> str:
+        """Summary and overall metrics, for a notebook."""
+        from html import escape
+
+        from scld.evaluation.cells import OVERALL
+        from scld.evaluation.controls import BASELINE
+
+        rows = self.table[self.table["group"] == OVERALL]
+        columns = [*self.datasets, BASELINE, *self.controls]
+        wide = rows.pivot(index="metric", columns="dataset", values="value")
+        table = wide.loc[rows["metric"].unique()].reindex(columns=columns)
+        numbers = table.rename_axis(index=None, columns=None).to_html(
+            float_format="{:.4g}".format, na_rep="", border=0
+        )
+        about = f'<pre style="white-space: pre-wrap">{escape(self.summary())}</pre>'
+        save = "<p>Next: <code>report.to_html(&quot;report.html&quot;)</code></p>"
+        return f"{about}<details><summary>Overall metrics</summary>{numbers}</details>{save}"

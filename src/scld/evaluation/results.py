@@ -27,8 +27,8 @@ class Results:
         One row per dataset, group and metric; see `Report`.
     notes
         What was left out and why, one sentence each.
-    label
-        The obs column of cell types.
+    labels
+        The obs columns of cell types and other labels.
     types
         Name of each code.
     gene_names
@@ -43,7 +43,7 @@ class Results:
 
     table: pd.DataFrame
     notes: list[str]
-    label: str | None
+    labels: tuple[str, ...]
     types: list[str]
     gene_names: list[str]
     evaluation: Evaluation

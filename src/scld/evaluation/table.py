@@ -9,7 +9,7 @@ import pandas as pd
 
 from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE, CONTROLS
-from scld.evaluation.protocol import Score
+from scld.evaluation.protocol import Group, Score
 from scld.evaluation.registry import BY_NAME, METRICS
 
 VALIDITY, COST = "Validity", "Cost"  # categories of rows that are no metrics
@@ -54,18 +54,25 @@ def tabulate(
 
 
 def _averaged(scores: Sequence[Score], types: Sequence[str]) -> pd.DataFrame:
-    """One row per dataset, group and metric; groups in the order of types, overall first."""
+    """One row per dataset, group and metric; all cells first, then labels, then types."""
     long = pd.DataFrame([vars(score) for score in scores])
     if len(types) == 1:  # the scores of the only type are the overall scores
         long = long[long["group"] == OVERALL]
     by = long.groupby(["dataset", "group", "metric"], sort=False)["value"]
     table = by.agg(value="mean", sd="std", lower="min", upper="max").reset_index()
-    codes = [-1 if group == OVERALL else group for group in table["group"]]
+    codes = [_order(group) for group in table["group"]]
     rank = {metric.name: i for i, metric in enumerate(METRICS)}
     table = table.assign(code=codes, rank=table["metric"].map(rank))
     table = table.sort_values(["code", "rank"], kind="stable", ignore_index=True)
-    names = [OVERALL if code < 0 else types[code] for code in table["code"]]
+    names = [group if isinstance(group, str) else types[group] for group in table["group"]]
     return table.assign(group=names).drop(columns=["code", "rank"])
+
+
+def _order(group: Group) -> int:
+    """All cells, then single labels, then types by their code."""
+    if isinstance(group, str):
+        return -2 if group == OVERALL else -1
+    return group
 
 
 def _beside_baseline(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scld.errors import SCLDError
 from scld.evaluation.cells import View
 from scld.evaluation.plots.style import (
     INK,
@@ -52,14 +53,22 @@ def embed(real: View, datasets: Mapping[str, View], most: int, seed: int) -> Emb
     cells = np.concatenate([view.components for view in chosen.values()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of UMAP's dependencies; nothing a user could act on
-        from umap import UMAP
-
+        UMAP = _umap_class()
         neighbours = min(15, len(cells) - 1)
         fitted = UMAP(n_neighbors=neighbours, init="pca", random_state=seed, n_jobs=1)
         points = fitted.fit_transform(cells)
     ends = np.cumsum([len(view) for view in chosen.values()])
     parts = zip(chosen.items(), np.split(points, ends[:-1]), strict=True)
     return {name: (part, view.cells.codes) for (name, view), part in parts}
+
+
+def _umap_class() -> Any:
+    try:
+        from umap import UMAP
+    except RuntimeError as error:  # of numba, where neither its package nor home can be written
+        advice = "set NUMBA_CACHE_DIR to a folder that can be written"
+        raise SCLDError(f"UMAP: no folder for its compiled code; {advice}; {error}") from error
+    return UMAP
 
 
 def umap(embedding: Embedding, name: str, types: Sequence[str]) -> Figure:
