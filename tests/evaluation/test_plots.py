@@ -156,3 +156,12 @@ def test_without_a_folder_for_compiled_code_umap_says_what_to_set(tmp_path, monk
     view = View(cells, np.ones((3, 2)), np.ones((3, 2)))
     with pytest.raises(SCLDError, match="set NUMBA_CACHE_DIR"):
         plots.embed(view, {}, 10, seed=0)
+
+
+def test_numbers_on_log_axes_are_plain():
+    figure, (axis,) = subplots(1, 3, 3)
+    axis.set(xscale="log", yscale="log", xlim=(0.01, 2000), ylim=(1, 10))
+    text = plots.svg(figure, "alt", "log")
+    assert "$" not in text
+    assert ">1,000</text>" in text
+    assert ">0.01</text>" in text

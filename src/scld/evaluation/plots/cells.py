@@ -160,7 +160,7 @@ def _two_histograms(axis: Axes, real: np.ndarray, synthetic: np.ndarray) -> None
 
 def nearest(synthetic: Distances, baseline: Distances) -> Figure:
     """Distances to the nearest training and held-out cell, of synthetic and of real cells."""
-    figure, (axis,) = subplots(1, 5.2, 3.4)
+    figure, (axis,) = subplots(1, 4.4, 3.8)
     largest = float(np.quantile(np.concatenate([*synthetic, *baseline]), 0.99))
     edges = np.linspace(0, largest, 50).tolist()
     for distances, colour, name in [
@@ -172,5 +172,5 @@ def nearest(synthetic: Distances, baseline: Distances) -> Figure:
         axis.hist(to_training, edges, lw=1.8, label=f"{name}, to training cells", **style)
         axis.hist(to_held_out, edges, lw=1.2, ls="--", label=f"{name}, to held-out cells", **style)
     set_labels(axis, "distance to the nearest cell, in 30 components", "cells")
-    add_legend(axis, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    add_legend(axis, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure

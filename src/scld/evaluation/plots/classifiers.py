@@ -34,7 +34,7 @@ def roc(synthetic: Scores, baseline: Scores) -> Figure:
     """ROC curves of the three classifiers, of synthetic cells and of real cells in their place."""
     from sklearn.metrics import roc_curve
 
-    figure, (axis,) = subplots(1, 4.4, 4)
+    figure, (axis,) = subplots(1, 4.4, 4.8)
     for name, title in NAMES.items():
         for source, colour, label in [
             (synthetic, SYNTHETIC, "synthetic"),
@@ -47,13 +47,13 @@ def roc(synthetic: Scores, baseline: Scores) -> Figure:
     axis.plot([0, 1], [0, 1], color=INK, lw=0.8, alpha=0.5)
     axis.set_aspect("equal")
     set_labels(axis, "false positive rate", "true positive rate")
-    add_legend(axis, loc="lower right", handlelength=2.6)
+    add_legend(axis, loc="lower center", bbox_to_anchor=(0.4, 1), handlelength=2.6)
     return figure
 
 
 def by_type(types: Sequence[str], value: np.ndarray, baseline: np.ndarray) -> Figure:
     """C2ST AUC of each type beside its baseline, the largest at the top."""
-    figure, (axis,) = subplots(1, 5.6, 1.1 + 0.26 * len(types))
+    figure, (axis,) = subplots(1, 4.4, 1.1 + 0.26 * len(types))
     order = np.argsort(value)
     value, baseline, rows = value[order], baseline[order], np.arange(len(order))
     axis.hlines(rows, baseline, value, color=GREY, lw=2)

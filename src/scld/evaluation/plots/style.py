@@ -70,6 +70,8 @@ def save(figure: Figure, target: Any, **options: Any) -> None:
     import matplotlib
     from matplotlib.text import Text
 
+    for axis in (part for axes in figure.axes for part in (axes.xaxis, axes.yaxis)):
+        _plain_numbers(axis)
     with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
         # the browser has the letters that the font for measuring lacks
         warnings.filterwarnings("ignore", "Glyph .* missing|Matplotlib currently does not support")
@@ -77,6 +79,16 @@ def save(figure: Figure, target: Any, **options: Any) -> None:
             text.set_parse_math(False)
             text.set_text(printable(text.get_text()))
         figure.savefig(target, **options)
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Numbers in place of powers of ten, which matplotlib writes as formulas."""
+    from matplotlib.ticker import LogFormatter, NullFormatter
+
+    if isinstance(axis.get_major_formatter(), LogFormatter):
+        axis.set_major_formatter("{x:,g}")
+    if isinstance(axis.get_minor_formatter(), LogFormatter):
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _flexible_width(text: str) -> str:
