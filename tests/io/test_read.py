@@ -2,6 +2,8 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import anndata as ad
 import h5py
@@ -10,10 +12,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import zarr
+from toy import make_cells
 
+from scld import Synthesizer
 from scld.errors import DataError
 from scld.io.counts import count_matrix
-from scld.io.read import MissingLayerError, read
+from scld.io.read import MissingLayerError, layer_names, read
 
 COUNTS = np.random.default_rng(0).poisson(1.0, (20, 7)) + np.eye(20, 7, dtype=int)
 COUNTS[:, 0] += 1  # no empty cell
@@ -144,6 +148,13 @@ def test_a_missing_layer_where_there_is_none():
         read(make(), "counts")
 
 
+@pytest.mark.parametrize("layer", [3, ["counts"], b"counts"])
+def test_a_layer_is_named_as_text(tmp_path, layer):
+    for source in (make(), write(make(), tmp_path / "cells.h5ad")):
+        with refused("layer: got ", "name a layer, as text, or None for X"):
+            read(source, layer)
+
+
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
 def test_a_file_without_a_matrix_names_its_layers(tmp_path, ending):
     adata = make(layers={"counts": COUNTS})
@@ -170,7 +181,7 @@ def test_a_missing_file_is_answered_with_the_nearest(tmp_path):
 @pytest.mark.parametrize("name", ["cells.csv", "cells.h5", "cells"])
 def test_another_ending(tmp_path, name):
     (tmp_path / name).write_text("gene,cell")
-    with refused(name, ".h5ad", ".zarr"):
+    with refused(name, ".h5ad"):
         read(tmp_path / name)
 
 
@@ -273,3 +284,68 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "cells.h5ad")
     with pytest.raises(DataError, match="neither a file nor a directory; copy it to a file first"):
         read(tmp_path / "cells.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("raw.h5", "scanpy.read_10x_h5("),
+        ("matrix.mtx.gz", "scanpy.read_10x_mtx("),
+        ("a.loom", "anndata.io.read_loom("),
+        ("a.csv", "anndata.io.read_csv("),
+        ("a.csv.gz", "anndata.io.read_csv("),
+        ("a.tsv", "anndata.io.read_text("),
+        ("a.h5mu", "mudata.read_h5mu("),
+        ("a.h5ad.gz", "gunzip"),
+        ("a.rds", "zellkonverter::writeH5AD"),
+    ],
+)
+def test_files_of_other_formats_name_the_function_that_reads_them(tmp_path, name, call):
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match="unknown ending") as caught:
+        read(tmp_path / name)
+    assert call in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_10x_names_the_function_that_reads_it(tmp_path):
+    folder = tmp_path / "filtered_feature_bc_matrix"
+    folder.mkdir()
+    (folder / "matrix.mtx.gz").touch()
+    with pytest.raises(DataError, match=r"scanpy\.read_10x_mtx") as caught:
+        read(folder)
+    assert str(folder) in str(caught.value)
+
+
+class MuData:
+    mod: ClassVar = {"rna": None, "adt": None}
+
+
+def test_several_modalities_are_refused_with_one_of_them():
+    with pytest.raises(DataError, match=r"mdata\['rna'\]"):
+        read(MuData())
+
+
+def test_transformed_counts_beside_a_raw_say_how_to_use_it(tmp_path):
+    cells = make_cells()
+    cells.raw = cells
+    cells.X = cells.X * 0.5
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    for source in (cells, tmp_path / "a.h5ad"):
+        with pytest.raises(DataError, match=r"pass adata.raw.to_adata\(\)"):
+            count_matrix(read(source))
+    count_matrix(cells.raw.to_adata())
+
+
+def test_a_label_in_var_may_be_of_a_transposed_matrix(tmp_path):
+    cells = make_cells().T.copy()
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    for source in (cells, tmp_path / "a.h5ad"):
+        with pytest.raises(DataError, match=r"column of var, not of obs; .*adata\.T"):
+            Synthesizer("cell_type").fit(source, progress=False)
+
+
+def test_x_among_the_layers_is_no_layer():
+    """As in anndata 0.13."""
+    newer = SimpleNamespace(layers={None: "X", "counts": "counts"})
+    assert layer_names(newer) == ["counts"]

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from scld.errors import DataError, listed
 from scld.io.counts import check_indices
+from scld.io.read import layer_names
 from scld.preprocessing import TARGET_SUM
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def check_matrix(name: str, adata: AnnData) -> None:
     """`DataError` unless there is a matrix of numbers with unique gene names."""
     advice = "pass raw counts, or name the layer that holds them with layer="
     if adata.X is None:
-        layers = f"(layers here: {listed(list(adata.layers)) or 'none'})"
+        layers = f"(layers here: {listed(layer_names(adata)) or 'none'})"
         raise DataError(f"{name}: X is None; {advice} {layers}")
     if adata.X.dtype.kind not in "biuf":
         raise DataError(f"{name}: X holds {adata.X.dtype}, not real numbers; {advice}")

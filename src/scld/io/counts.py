@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scld.errors import DataError, listed, one_line, unwritable
-from scld.io.read import ORIGIN
+from scld.io.read import ORIGIN, layer_names, native
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,10 +50,12 @@ def count_matrix(adata: AnnData, place: str | None = None) -> sp.csr_matrix:
     """
     origin = adata.uns.get(ORIGIN)
     if not isinstance(origin, dict):
-        origin = {"place": "X", "layers": list(adata.layers)}
+        origin = {"place": "X", "layers": layer_names(adata)}
     place = place or origin["place"]
     layers = listed(origin["layers"]) or "none"
     hint = f"pass raw counts, or name the layer that holds them with layer= (layers here: {layers})"
+    if origin.get("raw", adata.raw is not None):
+        hint += "; there is a raw too: if it has counts, pass adata.raw.to_adata()"
     if adata.X is None:
         raise DataError(f"{place}: there is no matrix; {hint}")
     _check_genes(adata.var_names, place)
@@ -100,27 +102,21 @@ def _as_csr(matrix: Any, place: str) -> sp.csr_matrix:
         raise DataError(f"{place}: holds {matrix.dtype}, not real numbers; {advice}")
     if hasattr(matrix, "compute"):
         matrix = matrix.compute()
-    if isinstance(matrix, np.ndarray):
-        return sp.csr_matrix(native(matrix))
+    check_indices(matrix, place)
+    return sp.csr_matrix(native(matrix))
+
+
+def check_indices(matrix: Any, place: str) -> None:
+    """Raise `DataError` if a sparse matrix points outside itself: to use it would crash."""
+    check = getattr(matrix, "check_format", None)  # of CSR and CSC
+    if check is None:
+        return
     try:
-        matrix.check_format(full_check=True)
+        check(full_check=True)
     except ValueError as error:
         advice = "copy, download or write it again"
         seen = f"a damaged sparse matrix ({one_line(error)})"
         raise DataError(f"{place}: {seen}; {advice}") from error
-    return sp.csr_matrix(native(matrix))
-
-
-def native(matrix: Any) -> Any:
-    """The same in a number type that scipy knows: neither float16 nor a foreign byte order."""
-    known = matrix.dtype.newbyteorder("=")
-    known = np.dtype(np.float32) if known == np.float16 else known
-    if isinstance(matrix, np.ndarray):
-        return matrix.astype(known, copy=False)
-    if matrix.dtype == known:
-        return matrix
-    parts = (matrix.data.astype(known), matrix.indices, matrix.indptr)
-    return type(matrix)(parts, shape=matrix.shape)
 
 
 def _check_values(values: np.ndarray, place: str, hint: str) -> None:

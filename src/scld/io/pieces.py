@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from scld.errors import DataError, RequestError, listed
 from scld.io.counts import check_unique, count_matrix
 from scld.io.disk import DiskCounts
-from scld.io.read import Source, blocks_of, outline, read
+from scld.io.read import Source, blocks_of, gene_columns, outline, read
 from scld.progress import Update
 
 _BLOCK = 8192  # cells that are read at a time
@@ -64,6 +64,15 @@ class Piece:
         if self.place == _MATRIX or isinstance(self.source, str | os.PathLike):
             return None
         return f"{self.place}: {'X' if self.layer is None else f'layer {self.layer!r}'}"
+
+    def check_not_transposed(self, labels: Sequence[str]) -> None:
+        """Raise `DataError` if a label is a column of var."""
+        missing = [label for label in labels if label not in self.obs]
+        found = [label for label in missing if label in gene_columns(self.source)]
+        if found:
+            seen = f"label {found[0]!r} is a column of var, not of obs"
+            advice = "if the matrix is genes x cells, pass adata.T"
+            raise DataError(f"{self.place}: {seen}; {advice}")
 
     def numbered(self, number: int) -> Piece:
         """One of several: an AnnData in memory has no name of its own."""
@@ -138,6 +147,8 @@ class Pieces:
         DataError
             A label that a piece lacks, or whose categories are of different kinds.
         """
+        for piece in self.pieces:
+            piece.check_not_transposed(labels)
         if len(self.pieces) == 1:
             return self.pieces[0].obs
         tables = [piece.obs for piece in self.pieces]

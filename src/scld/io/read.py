@@ -37,8 +37,8 @@ def read(
     Parameters
     ----------
     source
-        An AnnData in memory (returned as it is if ``layer`` is None), or the path of an ``.h5ad``
-        file or ``.zarr`` store.
+        An AnnData in memory (returned as it is if ``layer`` is None, names are text and
+        scipy knows its number type), or the path of an ``.h5ad`` file or ``.zarr`` store.
     layer
         The layer to take as the matrix; ``X`` if None.
     at_most
@@ -71,15 +71,56 @@ def read(
             return _read_path(path, layer, at_most, seed)
     if not isinstance(source, ad.AnnData):
         allowed = "pass an AnnData, or the path of an .h5ad file or .zarr store"
+        if type(source).__name__ == "MuData":
+            allowed = f"pass one modality, such as mdata[{next(iter(source.mod), 'rna')!r}]"
         raise DataError(f"source: got {type(source).__name__}; {allowed}")
-    cells = source.to_memory() if source.isbacked else source
-    _check_layer(layer, list(cells.layers), "the AnnData")
+    cells = _usable(source.to_memory() if source.isbacked else source)
+    _check_layer(layer, layer_names(cells), "the AnnData")
     rows = _sampled_rows(cells.n_obs, at_most, seed)
     cells = cells if rows is None else cells[rows]
     if layer is None:
         return cells
-    matrix, layers = cells.layers[layer], list(cells.layers)
+    matrix, layers = cells.layers[layer], layer_names(cells)
     return _with_origin(matrix, cells.obs, cells.var_names, f"layer {layer!r}", layers)
+
+
+def native(matrix: Any) -> Any:
+    """The same in a number type that scipy knows: neither float16 nor a foreign byte order."""
+    dtype = getattr(matrix, "dtype", None)
+    if dtype is None:
+        return matrix
+    known = dtype.newbyteorder("=")
+    known = np.dtype(np.float32) if known == np.float16 else known
+    if dtype == known:
+        return matrix
+    if not sp.issparse(matrix):
+        return matrix.astype(known)
+    sparse: Any = matrix
+    parts = (sparse.data.astype(known), sparse.indices, sparse.indptr)
+    return type(sparse)(parts, shape=sparse.shape)
+
+
+def _usable(cells: AnnData) -> AnnData:
+    """The same cells, with names that are text: of others AnnData warns, and takes no rows."""
+    import anndata as ad
+
+    tables, matrix = (cells.obs, cells.var), native(cells.X)
+    kinds = {table.index.inferred_type for table in tables if not table.index.hasnans}
+    if kinds <= {"string", "empty"} and (cells.X is None or matrix.dtype == cells.X.dtype):
+        return cells
+    obs, var = (
+        table if table.index.hasnans else table.set_axis(table.index.astype(str))
+        for table in tables
+    )
+    with warnings.catch_warnings():  # repeated names: an error in count_matrix, below
+        warnings.simplefilter("ignore", UserWarning)
+        return ad.AnnData(
+            matrix,
+            obs=obs,
+            var=var,
+            uns=cells.uns,
+            layers={name: cells.layers[name] for name in layer_names(cells)},
+        )
 
 
 def outline(source: Source, layer: str | None) -> tuple[str, pd.DataFrame, pd.Index, int]:
@@ -135,7 +176,8 @@ def _blocks(store: Any, layer: str | None, size: int, place: str) -> Iterator[An
     where = "X" if layer is None else f"layer {layer!r}"
     for start in range(0, len(obs), size):
         rows = slice(start, min(start + size, len(obs)))
-        yield _with_origin(stored[rows], obs.iloc[rows], genes, f"{place}: {where}", layers)
+        more = (f"{place}: {where}", layers, "raw" in store)
+        yield _with_origin(stored[rows], obs.iloc[rows], genes, *more)
 
 
 def _sampled_rows(cells: int, at_most: int | None, seed: int) -> np.ndarray | None:
@@ -150,12 +192,48 @@ def _checked_path(source: Any) -> Path:
     if not path.exists():
         raise DataError(f"{one_line(path)}: no such file; check the path{_nearest_file(path)}")
     if path.suffix.lower() not in {".h5ad", ".zarr"}:
-        allowed = "pass an .h5ad file or a .zarr store (AnnData.write_h5ad makes one)"
-        raise DataError(f"{one_line(path)}: unknown ending {path.suffix!r}; {allowed}")
+        raise DataError(f"{one_line(path)}: unknown ending {path.suffix!r}; {_how_to_read(path)}")
     if not (path.is_file() or path.is_dir()):  # a pipe or a device would be waited for
         advice = "copy it to a file first"
         raise DataError(f"{one_line(path)}: neither a file nor a directory; {advice}")
     return path
+
+
+def _how_to_read(path: Path) -> str:
+    """The function that reads a file of another format."""
+    name, shown_path = path.name.lower(), repr(one_line(path))
+    is_folder_of_10x = path.is_dir() and any(path.glob("*matrix.mtx*"))
+    calls = {
+        ".mtx": f"scanpy.read_10x_mtx({one_line(path.parent)!r})",
+        ".h5": f"scanpy.read_10x_h5({shown_path})",
+        ".loom": f"anndata.io.read_loom({shown_path})",
+        ".csv": f"anndata.io.read_csv({shown_path})",
+        ".tsv": f"anndata.io.read_text({shown_path})",
+        ".txt": f"anndata.io.read_text({shown_path})",
+        ".h5mu": f"mudata.read_h5mu({shown_path})['rna']",
+    }
+    ending = Path(name.removesuffix(".gz")).suffix
+    if is_folder_of_10x:
+        calls[ending] = f"scanpy.read_10x_mtx({shown_path})"
+    if ending in calls:
+        return (
+            f"read it with {calls[ending]}, add labels to .obs, and pass the AnnData, or write it "
+            "to an .h5ad file"
+        )
+    if ending == ".h5ad":
+        return "unpack it first (gunzip)"
+    if ending in (".rds", ".rdata", ".h5seurat"):
+        return "convert it in R, for example with zellkonverter::writeH5AD"
+    return "pass an .h5ad file or a .zarr store (AnnData.write_h5ad makes one)"
+
+
+def gene_columns(source: Source) -> list[str]:
+    """Names of the var columns of a source."""
+    if not isinstance(source, str | os.PathLike):
+        return list(map(str, source.var.columns))
+    path = _checked_path(source)
+    with _explained(path), _opened(_stores(path)[0]) as store:
+        return list(map(str, store["var"].attrs.get("column-order", [])))
 
 
 @contextlib.contextmanager
@@ -172,6 +250,11 @@ def _explained(path: Path) -> Iterator[None]:
         raise DataError(
             f"{one_line(path)}: cannot be read ({one_line(error)}); {advice}"
         ) from error
+
+
+def layer_names(adata: AnnData) -> list[str]:
+    """The names of the layers; anndata 0.13 has X among them, as None."""
+    return [name for name in adata.layers if name is not None]
 
 
 def read_all(source: Source) -> AnnData:
@@ -228,7 +311,7 @@ def _read_store(store: Any, layer: str | None, rows_of: RowsOf, place: str) -> A
     matrix = ad.io.read_elem(store[part]) if rows is None else _read_rows(store[part], rows)
     obs = obs if rows is None else obs.iloc[rows]
     where = "X" if layer is None else f"layer {layer!r}"
-    return _with_origin(matrix, obs, genes, f"{place}: {where}", layers)
+    return _with_origin(matrix, obs, genes, f"{place}: {where}", layers, "raw" in store)
 
 
 def _part(store: Any, layer: str | None, place: str) -> tuple[str, list[str]]:
@@ -289,14 +372,20 @@ def _check_parts(parts: Sequence[str], store: Any, place: str, layers: Sequence[
 
 
 def _with_origin(
-    matrix: Any, obs: pd.DataFrame, genes: pd.Index, place: str, layers: list[str]
+    matrix: Any,
+    obs: pd.DataFrame,
+    genes: pd.Index,
+    place: str,
+    layers: list[str],
+    raw: bool = False,
 ) -> AnnData:
     import anndata as ad
 
-    var, uns = pd.DataFrame(index=genes.astype(str)), {ORIGIN: {"place": place, "layers": layers}}
+    var = pd.DataFrame(index=genes.astype(str))
+    uns = {ORIGIN: {"place": place, "layers": layers, "raw": raw}}
     with warnings.catch_warnings():  # repeated gene names: an error in count_matrix, below
         warnings.simplefilter("ignore", UserWarning)
-        return ad.AnnData(X=matrix, obs=obs, var=var, uns=uns)
+        return ad.AnnData(X=native(matrix), obs=obs, var=var, uns=uns)
 
 
 def _check_layer(layer: str | None, layers: Sequence[str], place: str) -> None:

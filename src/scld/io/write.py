@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from scld.errors import RequestError
 from scld.io.atomic import atomic_write, check_target
+from scld.io.read import layer_names
 from scld.io.shards import is_sharded
 from scld.machine import gigabytes
 
@@ -75,8 +76,8 @@ def _write(batches: Iterable[AnnData], path: Path) -> int:
             _check_space(path, batch)
             if tables:
                 ad.io.sparse_dataset(store["X"]).append(batch.X)
-                for name, layer in batch.layers.items():
-                    _append(store[f"layers/{name}"], layer)
+                for name in layer_names(batch):
+                    _append(store[f"layers/{name}"], batch.layers[name])
             else:
                 ad.io.write_elem(
                     store, "/", ad.AnnData(obs=batch.obs, var=batch.var, uns=batch.uns)
@@ -84,8 +85,8 @@ def _write(batches: Iterable[AnnData], path: Path) -> int:
                 large = {"indptr_dtype": np.int64}  # more than 2^31 counts in all
                 options = large if sp.issparse(batch.X) else {}
                 ad.io.write_elem(store, "X", batch.X, dataset_kwargs=options)
-                for name, layer in batch.layers.items():
-                    _write_dense(store, f"layers/{name}", layer)
+                for name in layer_names(batch):
+                    _write_dense(store, f"layers/{name}", batch.layers[name])
             tables.append(batch.obs)
         ad.io.write_elem(store, "obs", pd.concat(tables))
     return sum(map(len, tables))
@@ -104,7 +105,8 @@ def write_whole(cells: AnnData, path: Path, overwrite: bool = False) -> None:
 
 def _check_space(path: Path, batch: AnnData) -> None:
     """Refuse to go on when the disk is nearly full: HDF5 would crash, and keep what it wrote."""
-    size = sum(_bytes(part) for part in (batch.X, *batch.layers.values())) + 200 * batch.n_obs
+    matrices = [batch.X, *(batch.layers[name] for name in layer_names(batch))]
+    size = sum(map(_bytes, matrices)) + 200 * batch.n_obs
     free = shutil.disk_usage(path.parent).free
     if free < 2 * size + _SPARE:
         seen = f"{gigabytes(free)} left on the disk of the output"
