@@ -1,3 +1,4 @@
+import json
 import shlex
 import subprocess
 import sys
@@ -13,8 +14,20 @@ from toy import TINY, make_cells
 
 import scld
 from scld.cli import main
+from scld.config import PRESETS
 
-COMMANDS = ["fit", "sample", "augment", "transfer", "evaluate", "power", "audit", "info", "demo"]
+COMMANDS = [
+    "fit",
+    "sample",
+    "augment",
+    "transfer",
+    "split",
+    "evaluate",
+    "power",
+    "audit",
+    "info",
+    "demo",
+]
 
 
 def run(*words):
@@ -106,8 +119,52 @@ def test_a_fit_that_cannot_have_its_memory_is_refused_before_training(
     monkeypatch.setattr("scld.training.memory.memory_left", lambda: 0)
     monkeypatch.setattr("scld.training.stages.train", trained)
     error = refused("fit", source, "-o", tmp_path / "a.scld", "--device", "cpu", "--load")
-    assert "GB are left; pass fewer cells or genes" in error
+    assert "GB are left; leave stream=False (--load) out" in error
+    monkeypatch.setattr("scld.training.fit.check_loading", lambda stored: None)
+    error = refused("fit", source, "-o", tmp_path / "a.scld", "--device", "cpu", "--load")
+    assert "fit: needs about" in error
     assert not (tmp_path / "a.scld").exists()
+
+
+def test_settings_come_from_a_preset_a_file_and_an_option(tiny, source, tmp_path):
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[sampling]\nsteps = 9\n[autoencoder_training]\nintervals = 5\n")
+    words = ("--preset", "quick", "--config", settings, "--post", "select")
+    done("fit", source, "-l", "cell_type", *words, "-o", tmp_path / "a.scld")
+    quick = PRESETS["quick"]["autoencoder_training"] | {"intervals": 5}
+    expected = scld.Config.preset("quick").to_dict()
+    expected["autoencoder_training"] |= quick
+    expected["sampling"] |= {"steps": 9, "post": "select"}
+    assert [config.to_dict() for config in tiny] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[sampling]\nstep = 9", "settings.toml: config.sampling: no setting 'step'"),
+        ("[sampling]\nsteps = -9", "settings.toml: config: SamplingConfig.steps: got -9"),
+        ("sampling = 3", "settings.toml: config.sampling: got 3"),
+        ("steps", "settings.toml: not a TOML file"),
+        (None, "settings.toml: no such file"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_one_line(source, tmp_path, text, words):
+    settings = tmp_path / "settings.toml"
+    if text is not None:
+        settings.write_text(text)
+    assert words in refused("fit", source, "--config", settings, "-o", tmp_path / "a.scld")
+
+
+def test_threads_are_an_option(saved, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("scld.machine.set_threads", asked.append)
+    done("sample", saved, "-n", 3, "--threads", 2, "-o", tmp_path / "cells.h5ad")
+    assert asked == [2]
+    monkeypatch.undo()
+    error = refused("sample", saved, "-n", 3, "--threads", 0, "-o", tmp_path / "cells.h5ad")
+    assert "threads: got 0; allowed are integers from 1" in error
+    for command in ("fit", "sample", "augment", "transfer", "evaluate"):
+        assert "--threads" in run(command, "--help").output
 
 
 def test_the_command_that_is_suggested_next_can_be_typed(tiny, tmp_path, monkeypatch):
@@ -298,6 +355,15 @@ def test_info_describes_a_checkpoint(saved):
         assert words in said
 
 
+def test_info_as_json(saved, source):
+    model = json.loads(run("info", saved, "--json").stdout)
+    assert model["labels"]["cell_type"] == {"B": 40, "NK": 40, "T": 40}
+    assert (model["cells"], model["genes"], model["version"]) == (120, 30, scld.__version__)
+    cells = json.loads(run("info", source, "--json").stdout)
+    assert cells["matrices"] == {"X": {"counts": True}}
+    assert set(cells["labels"]) == {"cell_type", "donor", "treated"}
+
+
 def test_info_describes_a_checkpoint_of_format_2(pytestconfig):
     result = run("info", pytestconfig.rootpath / "tests" / "data" / "format2.scld")
     assert result.exit_code == 0, result.output
@@ -426,7 +492,10 @@ REFUSED = [
         (*SAMPLE, "--post", "selct", *OUT),
         "allowed are 'select', 'off'; did you mean 'select'?",
     ),
-    ((*SAMPLE, "--post", "both", *OUT), "post: got 'both'"),
+    ((*SAMPLE, "--post", "both", *OUT), "--post: got 'both'; allowed are 'select', 'off'"),
+    (("fit", "{source}", "--preset", "quik", "-o", "a.scld"), "did you mean 'quick'?"),
+    (("fit", "{source}", "--genes", "all", "-o", "a.scld"), "--genes: got 'all'"),
+    (("fit", "{source}", "-l", "cell_type,donor", "-o", "a.scld"), "(-l cell_type -l donor)"),
     ((*TRANSFER, "--set", "donor=1", "--post", "", *OUT), "post: got ''"),
     ((*SAMPLE, "--steps", "0", *OUT), "steps: got 0"),
     ((*SAMPLE, "--guidance-interval", "3", "1", *OUT), "guidance_interval: got (3.0, 1.0)"),
@@ -564,7 +633,7 @@ def test_a_full_disk_is_one_line(saved, tmp_path, monkeypatch):
 
     monkeypatch.setattr("scld.io.write._write", full)
     words = ("sample", saved, "-n", 3, "-o", tmp_path / "cells.h5ad", "--quiet")
-    assert "No space left on device" in refused(*words)
+    assert "cells.h5ad: no space left on its disk; free some" in refused(*words)
     assert not list(tmp_path.iterdir())
 
 
@@ -624,7 +693,7 @@ def test_evaluate_is_the_evaluate_of_python(source, tmp_path, monkeypatch):
     assert said.startswith("a summary\n")
     assert [f"Wrote {output}" in said for output in outputs] == [True] * 3
     (args, options), text = calls[0], str(source)
-    assert args == (text, text, {"a": "x/a.h5ad", "b": "y/b.h5ad"}, "cell_type")
+    assert args == (text, text, {"a": "x/a.h5ad", "b": "y/b.h5ad"}, ["cell_type"])
     assert options == {
         "donor": "donor",
         "layer": None,
@@ -676,6 +745,25 @@ def test_split_keeps_donors_whole(source, tmp_path):
     assert not set(one.obs["donor"]) & set(other.obs["donor"])
 
 
+def test_evaluate_prints_json(saved, synth, source, tmp_path):
+    synth.sample(150, seed=0, progress=False).write_h5ad(tmp_path / "mine.h5ad")
+    words = ("--train", source, "--no-controls", "--max-cells", 60, "--json")
+    result = run("evaluate", tmp_path / "mine.h5ad", *words, "-o", tmp_path / "a.csv", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert {row["dataset"] for row in json.loads(result.stdout)["metrics"]} == {"mine", "baseline"}
+    assert result.stderr == f"Wrote {tmp_path / 'a.csv'}\n"
+
+
+def test_the_shell_completes_choices():
+    env = {
+        "_SCLD_COMPLETE": "bash_complete",
+        "COMP_WORDS": "scld fit --preset q",
+        "COMP_CWORD": "3",
+    }
+    completed = CliRunner(env=env).invoke(main, prog_name="scld")
+    assert completed.stdout.split() == ["plain,quick"]
+
+
 # Demo
 
 
@@ -721,6 +809,7 @@ def test_help_has_examples_that_parse(command):
 
 def test_help_lists_the_commands():
     said = run("--help").output
+    assert "..." not in said.replace("[ARGS]...", "")
     assert all(command in said for command in COMMANDS)
     assert sorted(main.commands) == sorted(COMMANDS)
 

@@ -104,6 +104,7 @@ OUT_OF_RANGE = [
     ("autoencoder_training", "average", 1.01),
     ("autoencoder_training", "steps", 10.5),
     ("denoiser", "width", 0),
+    ("denoiser", "blocks", 101),
     ("denoiser", "dropout", -0.1),
     ("denoiser", "log_sigma_sd", 0.0),
     ("denoiser_training", "batch", 0),
@@ -118,7 +119,8 @@ OUT_OF_RANGE = [
     ("sampling", "post", None),
     ("sampling", "post", "correct"),
     ("sampling", "candidates", 0),
-    ("sampling", "steps", 10_001),
+    ("sampling", "candidates", 10**6),
+    ("sampling", "steps", 1001),
     ("sampling", "transfer_strength", 1e-50),
     ("sampling", "transfer_strength", 1.5),
 ]

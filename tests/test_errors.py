@@ -12,6 +12,7 @@ from scld.errors import (
     listed,
     nearest,
     one_line,
+    shown,
 )
 
 OURS = [DataError, RequestError, NotFittedError, CheckpointError]
@@ -61,7 +62,9 @@ def test_integers_within_bounds_become_plain_integers(value):
 
 @pytest.mark.parametrize("value", [0, 8, 2.0, "3", None, True, np.nan, [3]])
 def test_anything_else_is_refused_with_the_bounds(value):
-    with pytest.raises(RequestError, match=r"n: got .*; allowed are integers from 1 to 7$"):
+    with pytest.raises(
+        RequestError, match=r"n: got .*; allowed are integers from 1 to 7(, such as 2)?$"
+    ):
         check_int("n", value, 1, 7)
 
 
@@ -77,3 +80,17 @@ def test_long_lists_and_long_values_are_cut():
     assert one_line("a\nb\t c") == "a b c"
     assert len(one_line("x" * 1000)) == 160
     assert one_line("") == "str"
+
+
+class Unspeakable:
+    """An object without a text."""
+
+    def __repr__(self):
+        raise ValueError("no text")
+
+
+def test_what_has_no_text_or_none_that_can_be_printed_is_shown_all_the_same():
+    assert one_line(Unspeakable()) == shown(Unspeakable()) == "Unspeakable"
+    assert shown([Unspeakable()]) == "list"
+    assert one_line("lone \udc80") == r"lone \udc80"
+    assert shown("a\nb") == r"'a\nb'"

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from scld import machine
+from scld.errors import RequestError
 from scld.machine import memory_left
 
 MEMINFO = "MemTotal:  64 kB\nMemFree:  1 kB\nMemAvailable:  32 kB\n"
@@ -128,3 +129,33 @@ def test_a_limit_of_the_address_space_counts():
     command = ["bash", "-c", f"ulimit -v 1000000; {sys.executable} -c '{code}'"]
     left = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert 0 < left < 1_000_000 * 1024
+
+
+# Threads
+
+THREADS = """
+import sys
+import scld
+scld.set_threads(2)
+assert "torch" not in sys.modules
+import numpy, scipy.linalg, torch
+from threadpoolctl import threadpool_info
+print(torch.get_num_threads(), *(library["num_threads"] for library in threadpool_info()))
+scld.set_threads(1)
+print(torch.get_num_threads(), *(library["num_threads"] for library in threadpool_info()))
+"""
+
+
+def test_threads_are_set_for_libraries_that_are_loaded_and_that_will_be():
+    ran = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, check=True
+    )
+    first, second = (set(line.split()) for line in ran.stdout.splitlines())
+    assert first <= {"1", "2"}  # no more than there are cores
+    assert second == {"1"}
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, "2", True, None])
+def test_a_number_of_threads_that_cannot_be_is_refused(n):
+    with pytest.raises(RequestError, match=r"threads: got .*; allowed are integers from 1"):
+        machine.set_threads(n)

@@ -27,6 +27,7 @@ NAMES = [
     "generate_shards",
     "load",
     "power",
+    "set_threads",
     "split",
     "truth",
 ]

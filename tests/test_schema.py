@@ -1,5 +1,7 @@
 import contextlib
+import datetime
 import json
+import math
 
 import anndata as ad
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from scipy.stats import chisquare
 
 from scld.errors import DataError, RequestError
-from scld.schema import MISSING, Schema, label_column
+from scld.schema import MISSING, Schema, label_column, label_names
 
 
 @contextlib.contextmanager
@@ -423,6 +425,43 @@ CONTRADICTIONS = {
 }
 
 
+NO_SCHEMA = {
+    "cells that no computer counts": {"cells": [1, 10**30]},
+    "more cells than are added exactly": {"cells": [2**62, 2**62]},
+    "half a cell": {"cells": [1, 1.5]},
+    "infinitely many cells": {"cells": [1, math.inf]},
+    "text for cells": {"cells": [1, "1"]},
+    "a huge code": {"combinations": [[0, 0], [0, 2**63]]},
+    "a combination that occurs twice": {"combinations": [[0, 0], [0, 0]]},
+}
+NO_LABEL = {
+    "a list for a name": {"name": ["type"]},
+    "the name of another label": {"name": "donor"},
+    "a category that occurs twice": {"categories": ["B", "B", "T"]},
+    "a category that is a list": {"categories": ["B", [], "T"]},
+    "no categories": {"categories": []},
+    "text and numbers": {"categories": ["B", 1, "T"]},
+    "a category that is not a number": {"categories": [math.nan, 1.0, 2.0]},
+    "a category that no file can hold": {"categories": ["B", "a\0b", "T"]},
+    "neither ordered nor not": {"ordered": "no"},
+}
+
+
+@pytest.mark.parametrize("kind", NO_SCHEMA)
+def test_numbers_that_no_fit_has_written_are_refused(kind):
+    usual = {"combinations": [[0, 0], [0, 1]], "cells": [1, 1]}
+    with pytest.raises(ValueError, match=r"combinations|int"):
+        Schema.from_json(SCHEMA.to_json() | usual | NO_SCHEMA[kind])
+
+
+@pytest.mark.parametrize("kind", NO_LABEL)
+def test_labels_that_no_fit_has_written_are_refused(kind):
+    values = SCHEMA.to_json()
+    values["labels"][0] |= NO_LABEL[kind]
+    with pytest.raises(ValueError, match="label"):
+        Schema.from_json(values)
+
+
 @pytest.mark.parametrize("kind", CONTRADICTIONS)
 def test_a_schema_that_contradicts_itself_is_refused(kind):
     with pytest.raises(ValueError, match=r"combinations|reshape"):
@@ -459,3 +498,35 @@ def test_labels_that_no_file_can_hold_are_refused_before_a_fit(name, why):
 def test_categories_that_no_file_can_hold_are_refused_before_a_fit(values, why):
     with pytest.raises(DataError, match=why):
         Schema.of(pd.DataFrame({"type": pd.Series(values, dtype=object)}), ["type"])
+
+
+class Unspeakable:
+    """An object without a text."""
+
+    def __repr__(self):
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("labels", [[["type"]], [Unspeakable()], None, 5, Unspeakable()])
+def test_what_is_no_list_of_labels_is_told_in_one_line(labels):
+    with refused("labels: got ", "name obs columns, as text"):
+        label_names(labels)
+
+
+def test_one_label_or_several():
+    assert label_names("type") == ["type"]
+    assert label_names(name for name in ("type", "donor")) == ["type", "donor"]
+    assert label_names(()) == []
+
+
+@pytest.mark.parametrize("kind", [list, pd.Categorical])
+def test_categories_without_a_text_are_told_in_one_line(kind):
+    values = kind([Unspeakable(), Unspeakable()])
+    with refused("labels: a category of type Unspeakable has no text"):
+        Schema.of(pd.DataFrame({"type": pd.Series(values)}), ["type"])
+
+
+def test_categories_with_the_same_text_are_told_in_one_line():
+    day = pd.Categorical([datetime.date(2020, 1, 2), "2020-01-02"])
+    with refused("label 'day': different categories have the same text", "astype(str)"):
+        Schema.of(pd.DataFrame({"day": day}), ["day"])

@@ -254,6 +254,20 @@ def test_the_representation_says_whether_it_is_fitted(synth, saved):
     assert repr(synth) == repr(scld.load(saved)) == fitted
 
 
+def test_the_representation_in_a_notebook_says_what_is_next(synth, cells):
+    assert "Next: <code>synth.fit(adata)</code>" in Synthesizer(["a<b"])._repr_html_()
+    assert "&#x27;a&lt;b&#x27;" in Synthesizer(["a<b"])._repr_html_()
+    shown = synth._repr_html_()
+    for words in (
+        "fitted on 120 cells x 30 genes",
+        "<th>donor</th>",
+        "B (40)",
+        "synth.sample(1000",
+    ):
+        assert words in shown
+    assert "<table>" not in fit(cells, labels=[])._repr_html_()
+
+
 @pytest.mark.parametrize("seed", [-1, 1.5, "a", None, 2**64, True])
 def test_the_seed_of_a_fit_is_an_integer(seed):
     with pytest.raises(RequestError, match="seed: got"):
@@ -351,7 +365,8 @@ def test_what_comes_out(synth):
     assert cells.X.data.min() >= 1
     assert list(cells.var_names) == [f"gene_{i}" for i in range(30)]
     assert cells.obs_names.is_unique
-    assert list(cells.obs) == LABELS
+    assert list(cells.obs) == [*LABELS, "synthetic"]
+    assert cells.obs["synthetic"].tolist() == [True] * 500
     for label, categories in {"cell_type": ["B", "NK", "T"], "donor": [0, 1]}.items():
         assert list(cells.obs[label].cat.categories) == categories
 
@@ -470,7 +485,60 @@ def test_while_a_stream_is_open_new_threads_have_the_usual_number_of_torch_threa
     assert set(workers) == {1}
 
 
+def test_hints_for_arguments_that_are_often_mixed_up(synth, cells):
+    with pytest.raises(DataError, match=r"labels: got AnnData; .*fit: Synthesizer\(.*\.fit\(adata"):
+        Synthesizer(cells)
+    with pytest.raises(
+        RequestError, match=r"n: got 100\.0; allowed are integers from 1, such as 100"
+    ):
+        sample(synth, 1e2)
+    with pytest.raises(DataError, match=r"one by one: labels=\['cell_type', 'donor'\]"):
+        fit(cells, labels="cell_type,donor")
+
+
+def test_a_guidance_weight_that_is_hardly_meant_is_warned_of(synth):
+    with pytest.warns(UserWarning, match="guidance: 30 is so large") as caught:
+        synth.sample(3, guidance={"donor": 30}, progress=False)
+    assert caught[0].filename == __file__  # where the user's own call is
+
+
+def test_categories_that_look_like_missing_values_or_have_one_cell_are_warned_of(cells):
+    types = cells.obs["cell_type"].astype(str)
+    types.iloc[:30], types.iloc[30] = "nan", "rare"
+    cells.obs["cell_type"] = types
+    with pytest.warns(UserWarning, match="^label 'cell_type': ") as caught:
+        fit(cells, labels="cell_type")
+    said = [str(warning.message) for warning in caught]
+    assert "30 cells have the category 'nan', as text" in said[0]
+    assert "categories with a single cell: 'rare'" in said[1]
+
+
 # Conditioning on labels
+
+
+def test_cells_of_different_calls_have_different_names(synth, saved, cells):
+    calls = [
+        sample(synth, 20),
+        sample(synth, 20, seed=1),
+        sample(synth, 20, where={"cell_type": "B"}),
+        sample(synth, 20, guidance=2.0),
+        sample(synth, 20, steps=9),
+        sample(synth, obs=pd.DataFrame({"cell_type": ["B", "T"]})),
+        sample(synth, obs=pd.DataFrame({"cell_type": ["T", "B"]})),
+        synth.transfer(cells, {"donor": 1}, seed=0, progress=False),
+        synth.transfer(cells, {"donor": 1}, seed=0, progress=False, strength=1),
+        synth.transfer(cells, {"donor": 0}, seed=0, progress=False),
+        fit(cells, seed=1).sample(20, seed=0, progress=False),
+        cells,
+    ]
+    together = ad.concat(calls)
+    assert together.obs_names.is_unique
+    again = sample(scld.load(saved), 20)
+    assert again.obs_names.tolist() == calls[0].obs_names.tolist()
+    assert sample(synth, 9).obs_names.tolist() == calls[0].obs_names[:9].tolist()
+    effect = scld.Effect({"gene_1": 1.0})
+    twins = sample(synth, 20, effects=[effect], post="off", depth=0.5)
+    assert twins.obs_names.equals(sample(synth, 20, post="off").obs_names)
 
 
 def test_fixed_labels_are_those_asked_for(synth):
@@ -506,7 +574,7 @@ def test_a_table_is_followed_row_by_row(synth):
     )
     cells = sample(synth, obs=table)
     assert list(cells.obs_names) == list("vwxyz")
-    assert list(cells.obs) == [*LABELS, "other"]
+    assert list(cells.obs) == [*LABELS, "other", "synthetic"]
     for label in LABELS:
         given = table[label].notna()
         asked = [str(value).removesuffix(".0") for value in table[label][given]]
@@ -523,7 +591,7 @@ def test_the_first_rows_of_a_table_give_the_same_cells_as_these_rows_alone(synth
     table = pd.DataFrame({"cell_type": types, "donor": random.choice([0, 1, np.nan], 100)})
     whole, some = (sample(synth, obs=rows, post=post) for rows in (table, table[:40]))
     assert (whole.X[:40] != some.X).nnz == 0
-    pd.testing.assert_frame_equal(whole.obs[:40], some.obs)
+    pd.testing.assert_frame_equal(whole.obs[:40].set_axis(some.obs_names), some.obs)
 
 
 def test_a_cell_depends_on_its_own_labels_and_not_on_those_of_others(synth):
@@ -562,7 +630,7 @@ def test_a_table_may_ask_for_unseen_combinations(unseen_b):
         sample(synth, 3, where={"cell_type": "B", "donor": 0})
     table = pd.DataFrame({"cell_type": ["B", "B"], "donor": [0, 1]})
     made = sample(synth, obs=table).obs
-    assert made.iloc[0].tolist() == ["B", 0, False]
+    assert made.iloc[0].tolist() == ["B", 0, False, True]
     assert made["seen_in_training"].tolist() == [False, True]
 
 
@@ -605,8 +673,19 @@ def test_a_label_with_the_name_of_the_mark_does_not_clash(unseen_b):
     unseen_b.obs["seen_in_training"] = np.where(is_b, "yes", "no")
     synth = fit(unseen_b, labels=["cell_type", "seen_in_training"])
     made = sample(synth, 3, where={"cell_type": "B", "seen_in_training": "no"}, unseen=True).obs
-    assert made.iloc[0].tolist() == ["B", "no", False]
-    assert list(made) == ["cell_type", "seen_in_training", "seen_in_training_"]
+    assert made.iloc[0].tolist() == ["B", "no", False, True]
+    assert list(made) == ["cell_type", "seen_in_training", "seen_in_training_", "synthetic"]
+
+
+def test_a_label_with_the_name_of_the_mark_of_generated_cells_does_not_clash(cells):
+    cells.obs["synthetic"] = np.arange(120) % 2 == 0
+    synth = fit(cells, labels=["synthetic"])
+    made = sample(synth, 30, where={"synthetic": False}).obs
+    assert set(made["synthetic"]) == {False}
+    assert made["synthetic_"].all()
+    more = synth.augment(cells, "synthetic", 70, seed=0, progress=False).obs
+    assert more["synthetic"].value_counts().tolist() == [70, 70]
+    assert more["synthetic_"].tolist() == [False] * 120 + [True] * 20
 
 
 @pytest.mark.parametrize(
@@ -615,7 +694,8 @@ def test_a_label_with_the_name_of_the_mark_does_not_clash(unseen_b):
 def test_any_number_and_kind_of_labels(cells, labels, tmp_path):
     synth = fit(cells, labels=labels)
     made = sample(synth, 200, guidance=None)
-    assert list(made.obs) == synth.labels == ([labels] if isinstance(labels, str) else labels)
+    assert synth.labels == ([labels] if isinstance(labels, str) else labels)
+    assert list(made.obs) == [*synth.labels, "synthetic"]
     for label in synth.schema.labels:
         assert set(made.obs[label.name]) == set(cells.obs[label.name])
         kinds = [type(value) for value in made.obs[label.name].cat.categories]
@@ -751,7 +831,7 @@ def adjusted(saved):
 def test_post_guidance_changes_cells_and_not_their_labels(synth):
     off, select = (sample(synth, 100, post=post) for post in POSTS)
     assert differ(off, select)
-    pd.testing.assert_frame_equal(off.obs, select.obs)
+    pd.testing.assert_frame_equal(off.obs, select.obs.set_axis(off.obs_names))
 
 
 def test_without_post_guidance_there_is_a_single_candidate(synth, adjusted):
@@ -859,7 +939,7 @@ def test_a_model_without_labels_takes_no_conditions(cells):
             sample(synth, 3, **wrong)
     with pytest.raises(RequestError, match="without labels"):
         sample(synth, obs=pd.DataFrame({"cell_type": ["B"]}))
-    assert sample(synth, 3).obs.shape == (3, 0)
+    assert list(sample(synth, 3).obs) == ["synthetic"]
 
 
 @pytest.mark.parametrize(
@@ -950,6 +1030,18 @@ UNUSUAL = {
         [RANDOM.poisson(1e6, (40, 1)), RANDOM.poisson(0.1, (40, 5))]
     ),
 }
+
+
+@pytest.mark.parametrize("genes", [12, 60])
+def test_the_largest_counts_give_cells_that_can_be_read_and_models_that_can_be_loaded(
+    tmp_path, genes
+):
+    cells = unusual(np.full((60, genes), 2**24 - 1))
+    synth = fit(cells, labels=[], checkpoint=tmp_path / "a.scld")
+    made = sample(scld.load(tmp_path / "a.scld"), 50)
+    assert made.X.max() == 2**24 - 1
+    check_same(made, sample(synth, 50))
+    assert scld.data.count_matrix(made).nnz == made.X.nnz
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)

@@ -30,6 +30,7 @@ _MODULES = {  # public name -> its module
     "generate_shards": "generation.cluster",
     "load": "synthesizer",
     "power": "power_analysis.study",
+    "set_threads": "machine",
     "split": "io.split",
     "truth": "generation.truth",
 }
@@ -56,6 +57,7 @@ __all__ = [
     "generate_shards",
     "load",
     "power",
+    "set_threads",
     "split",
     "truth",
 ]
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from scld.generation.effects import Effect
     from scld.generation.truth import truth
     from scld.io.split import split
+    from scld.machine import set_threads
     from scld.power_analysis.study import PowerStudy, power
     from scld.privacy_audit.study import PrivacyAudit, audit
     from scld.schema import Schema

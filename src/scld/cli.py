@@ -737,7 +737,11 @@ def split(
     help="Largest number of cells on each side of a comparison.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same scores.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the scores as JSON in place of the summary."
+)
 @_reports_out
+@_threads
 @_overwrite
 @_quiet
 def evaluate(
@@ -753,6 +757,7 @@ def evaluate(
     full: bool,
     max_cells: int,
     seed: int,
+    as_json: bool,
     outputs: tuple[Path, ...],
     overwrite: bool,
     quiet: bool,
@@ -782,8 +787,11 @@ def evaluate(
         seed=seed,
         progress=not quiet,
     )
-    _say(report.summary(full=full))
-    _write_reports(report, outputs)
+    if as_json:
+        click.echo(report.to_json())
+    else:
+        _say(report.summary(full=full))
+    _write_reports(report, outputs, err=as_json)
 
 
 @main.command(
@@ -904,7 +912,9 @@ def _check_reports(outputs: tuple[Path, ...], overwrite: bool) -> None:
         check_output(output, overwrite, (".html", ".json", ".csv"))
 
 
-def _write_reports(report: Report | PowerStudy | PrivacyAudit, outputs: tuple[Path, ...]) -> None:
+def _write_reports(
+    report: Report | PowerStudy | PrivacyAudit, outputs: tuple[Path, ...], err: bool = False
+) -> None:
     writers: dict[str, Callable[[Path], Any]] = {
         ".html": report.to_html,
         ".json": report.to_json,
@@ -912,7 +922,7 @@ def _write_reports(report: Report | PowerStudy | PrivacyAudit, outputs: tuple[Pa
     }
     for output in outputs:
         writers[output.suffix](output)
-        click.echo(f"Wrote {output}")
+        click.echo(f"Wrote {output}", err=err)
 
 
 @main.command(

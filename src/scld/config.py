@@ -83,7 +83,7 @@ class DenoiserConfig(_Checked):
 
     width: int = _int(128)  # twice as much gains nothing (docs/method.md)
     condition: int = _int(64)  # dimensions of noise level and labels together
-    blocks: int = _int(3)
+    blocks: int = _int(3, 1, 100)  # a file that asks for millions would never load
     dropout: float = _float(0.1, 0, _BELOW_ONE)
     label_dropout: float = _float(0.1, 0, 1)  # the same, for classifier-free guidance
     log_sigma_mean: float = _float(-0.5, -math.inf)  # EDM's log-normal, for latents of variance 1
@@ -125,13 +125,13 @@ class TrainingConfig(_Checked):
 class SamplingConfig(_Checked):
     """Defaults of sampling."""
 
-    steps: int = _int(6, 1, 10_000)  # of the solver; more change nothing (docs/speed.md)
+    steps: int = _int(6, 1, 1000)  # of the solver; more change nothing (docs/speed.md)
     guidance: float = _float(1.0, 0, 100)  # classifier-free guidance weight
     guidance_low: float = _float(0.0)  # guidance holds above this noise level
     guidance_high: float = _float(1e6)  # and up to this one: everywhere
     sigma_max: float = _positive(20.0)  # far wider than the latents, whose sd is 1
     post: str = "off"  # post-guidance: "select" takes time and gains little (docs/quality.md)
-    candidates: int = _int(3, 1, 1000)  # cells that post-guidance selects one of
+    candidates: int = _int(3, 1, 1000)  # that one cell is selected of; each takes its own time
     transfer_strength: float = _float(0.3, 0.001, 1)  # share of the noise schedule (docs/method.md)
 
     def __post_init__(self) -> None:

@@ -49,7 +49,9 @@ def check_int(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
     integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not integer or not least <= value <= most:
         upper = f" to {most:,}" if most < 2**63 - 1 else ""
-        raise RequestError(f"{name}: got {value!r}; allowed are integers from {least}{upper}")
+        near = f", such as {int(value)}" if isinstance(value, float) and value.is_integer() else ""
+        allowed = f"allowed are integers from {least}{upper}{near}"
+        raise RequestError(f"{name}: got {value!r}; {allowed}")
     return int(value)
 
 
@@ -80,8 +82,20 @@ def listed(names: Sequence[str], most: int = 12) -> str:
 
 
 def one_line(value: object) -> str:
-    """Any value as one short line."""
-    return " ".join(str(value).split())[:160] or type(value).__name__
+    """Any value as one short line that can be printed; its type if it has no text."""
+    try:
+        text = " ".join(str(value).split())[:160]
+    except Exception:  # of another package's __str__
+        text = ""
+    return text.encode(errors="backslashreplace").decode() or type(value).__name__
+
+
+def shown(value: object) -> str:
+    """The ``repr`` of any value as one short line; its type if it has none."""
+    try:
+        return one_line(repr(value))
+    except Exception:  # of another package's __repr__
+        return type(value).__name__
 
 
 def printable(text: str) -> str:

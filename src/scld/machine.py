@@ -1,11 +1,42 @@
-"""What the machine, and the limits of this process, leave of its memory."""
+"""What the machine, and the limits of this process, leave of its memory; the number of threads."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+from scld.errors import check_int
+
 _CGROUP = Path("/sys/fs/cgroup")
+_VARIABLES = (  # that OpenMP, BLAS and joblib read, each when it is loaded or used
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT"),
+)
+
+
+def set_threads(n: int) -> None:
+    """Use at most ``n`` threads, for all that scld does from now on in this process.
+
+    Results do not depend on it. It holds for torch, BLAS and OpenMP, which other packages share,
+    and through environment variables for processes that are started later.
+
+    Raises
+    ------
+    RequestError
+        ``n`` is not a whole number from 1.
+
+    Examples
+    --------
+    >>> import scld
+    >>> scld.set_threads(2)
+    """
+    from threadpoolctl import threadpool_limits
+
+    number = check_int("threads", n, 1, 4096)
+    os.environ.update(dict.fromkeys(_VARIABLES, str(number)))
+    threadpool_limits(number)
+    if "torch" in sys.modules:  # its threads are its own; if it is loaded later, it reads the above
+        sys.modules["torch"].set_num_threads(number)
 
 
 def gigabytes(size: float) -> str:

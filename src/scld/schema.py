@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scld.errors import DataError, RequestError, listed, nearest, one_line, unwritable
+from scld.errors import DataError, RequestError, listed, nearest, one_line, shown, unwritable
 
 MISSING = -1  # code of a label that is unknown or unspecified
+_MOST_CELLS = 2**53  # of a training set: sums of more are not exact
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Schema:
         matches = np.array(match).reshape(len(fixed), len(self.cells))
         count = matches.sum(axis=0)
         if count.max() < len(fixed) and not unseen:
-            wanted = ", ".join(f"{name}={one_line(repr(value))}" for name, value in where.items())
+            wanted = ", ".join(f"{name}={shown(value)}" for name, value in where.items())
             advice = "to generate an unseen combination, add unseen=True (--unseen)"
             raise RequestError(f"where: no training cell has {wanted}; {advice}")
         drawn = _choice(self.cells * (count == count.max()), uniforms[:, 0])
@@ -182,7 +183,8 @@ class Schema:
         for column, codes in self.fixed(where, place).items():
             chosen &= np.isin(self.combinations[:, column], codes)
         if not chosen.any():
-            raise RequestError(f"{place}: no training cell has {dict(where)!r}; ask for another")
+            wanted = shown(dict(where))
+            raise RequestError(f"{place}: no training cell has {wanted}; ask for another")
         return chosen
 
     def fixed(self, where: Mapping[str, Any], place: str = "where") -> dict[int, list[int]]:
@@ -239,12 +241,10 @@ class Schema:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Schema:
         """The inverse of `to_json`; `ValueError` if the values contradict each other."""
-        labels = tuple(
-            Label(label["name"], tuple(label["categories"]), label["ordered"])
-            for label in values["labels"]
-        )
-        cells = np.asarray(values["cells"], dtype=np.int64)
-        combinations = np.asarray(values["combinations"], dtype=np.int64)
+        labels = tuple(_label_from_json(label) for label in values["labels"])
+        if len({label.name for label in labels}) < len(labels):
+            raise ValueError("several labels have the same name")
+        cells, combinations = (_whole_numbers(values[name]) for name in ("cells", "combinations"))
         schema = cls(labels, combinations.reshape(len(cells), len(labels)), cells)
         schema._validate()
         return schema
@@ -255,6 +255,29 @@ class Schema:
             raise ValueError("combinations hold categories that no label has")
         if not len(self.cells) or (self.cells < 1).any():
             raise ValueError("combinations without cells")
+        if self.cells.sum(dtype=float) >= _MOST_CELLS:
+            raise ValueError("combinations with more cells than there can be")
+        if len(unique_rows(codes)[0]) < len(codes):
+            raise ValueError("combinations that occur twice")
+
+
+def label_names(labels: Any) -> list[str]:
+    """One label or several as a list; `DataError` for anything else."""
+    if isinstance(labels, str):
+        return [labels]
+    if hasattr(labels, "obs"):
+        example = "Synthesizer(['cell_type']).fit(adata)"
+        seen = f"got {type(labels).__name__}"
+        raise DataError(
+            f"labels: {seen}; name obs columns here, and pass the cells to fit: {example}"
+        )
+    if not isinstance(labels, Iterable):
+        allowed = "name obs columns, as text, or pass [] for none"
+        raise DataError(f"labels: got {shown(labels)}; {allowed}")
+    names = list(labels)
+    for name in names:
+        _check_text(name)
+    return names
 
 
 def label_column(
@@ -282,6 +305,10 @@ def label_column(
     count = list(obs.columns).count(name)
     if not count:
         columns = f"columns: {listed(known) or 'none'}{nearest(str(name), known)}"
+        parts = [part.strip() for part in str(name).split(",")]
+        if len(parts) > 1 and set(parts) <= set(known):
+            options = " ".join(f"-l {part}" for part in parts)
+            columns = f"name several one by one: labels={parts!r} ({options})"
         raise DataError(f"{prefix}label {name!r}: no such obs column; {columns}")
     if count > 1:
         seen = f"{count} obs columns have this name"
@@ -336,6 +363,9 @@ def _label_of(obs: pd.DataFrame, name: str) -> Label:
     if len(kinds) > 1:
         advice = f"use one kind, for example adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)"
         raise DataError(f"label {name!r}: mixes {', '.join(kinds)}; {advice}")
+    if categorical and len(set(map(_key, plain))) < len(plain):
+        advice = f"use text, for example adata.obs[{name!r}] = adata.obs[{name!r}].astype(str)"
+        raise DataError(f"label {name!r}: different categories have the same text; {advice}")
     _check_whole(plain, name, categorical)
     for value in plain:
         _check_category(name, value)
@@ -347,16 +377,20 @@ def _label_of(obs: pd.DataFrame, name: str) -> Label:
     return Label(name, tuple(categories), categorical and bool(column.cat.ordered))
 
 
+def _check_text(name: Any) -> None:
+    if not isinstance(name, str):
+        raise DataError(f"labels: got {shown(name)}; name obs columns, as text")
+
+
 def _check_name(name: Any) -> None:
     """Refuse a label that could not be written to a file after a fit."""
-    if not isinstance(name, str):
-        raise DataError(f"labels: got {one_line(repr(name))}; name obs columns, as text")
+    _check_text(name)
     why = unwritable(name)
     why = why or ("holds a /" if "/" in name else "")
     why = why or ("is reserved by AnnData" if name == "_index" else "")
     if why:
         seen = f"the name {why}, so no file can hold its column"
-        raise DataError(f"label {one_line(repr(name))}: {seen}; rename it")
+        raise DataError(f"label {shown(name)}: {seen}; rename it")
 
 
 def _check_category(name: str, value: Any) -> None:
@@ -364,7 +398,7 @@ def _check_category(name: str, value: Any) -> None:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         why = "is an integer of more than 64 bits"
     if why:
-        seen = f"category {one_line(repr(value))} {why}, so no file can hold it"
+        seen = f"category {shown(value)} {why}, so no file can hold it"
         raise DataError(f"label {name!r}: {seen}; rename it")
 
 
@@ -379,7 +413,13 @@ def _check_whole(values: list[Any], name: str, categorical: bool) -> None:
 def _plain(value: Any) -> Any:
     """A category as a type that JSON has."""
     value = value.item() if isinstance(value, np.generic) else value
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    if isinstance(value, bool | int | float | str):
+        return value
+    try:
+        return str(value)
+    except Exception as error:  # of another package's __str__
+        seen = f"a category of type {type(value).__name__} has no text"
+        raise DataError(f"labels: {seen}; use text, integers or booleans") from error
 
 
 def _key(value: object) -> str:
@@ -387,6 +427,31 @@ def _key(value: object) -> str:
     plain = _plain(value)
     integer = isinstance(plain, float) and plain.is_integer()
     return str(int(plain)) if integer else str(plain)
+
+
+def _label_from_json(values: Mapping[str, Any]) -> Label:
+    """A label of a file; `ValueError` if a fit cannot have written it."""
+    label = Label(values["name"], tuple(values["categories"]), values["ordered"])
+    kinds = {type(category) for category in label.categories}
+    if not isinstance(label.name, str) or not isinstance(label.ordered, bool):
+        raise ValueError("a label without a name, or neither ordered nor not")
+    if len(kinds) != 1 or not kinds <= {bool, int, float, str}:
+        raise ValueError(f"label {label.name!r}: its categories are not of one kind")
+    if any(category != category for category in label.categories):
+        raise ValueError(f"label {label.name!r}: a category that is not a number")
+    if len(label._codes) < len(label.categories):
+        raise ValueError(f"label {label.name!r}: a category occurs twice")
+    for category in label.categories:
+        _check_category(label.name, category)
+    return label
+
+
+def _whole_numbers(values: Any) -> np.ndarray:
+    """Integers of 64 bits; `ValueError` for anything else."""
+    numbers = np.array(values)
+    if numbers.size and numbers.dtype.kind != "i":
+        raise ValueError("combinations and numbers of cells are not all integers")
+    return numbers.astype(np.int64)
 
 
 def _is_missing(value: Any) -> bool:

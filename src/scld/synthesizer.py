@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scld.config import Config
-from scld.errors import NotFittedError, check_int
+from scld.errors import NotFittedError, check_int, listed
 from scld.generation import editing
 from scld.generation.design import Design, SampleKeywords
 from scld.generation.donors import DonorVariation
@@ -19,7 +20,7 @@ from scld.generation.fitted import FittedModel, torch_device
 from scld.generation.options import SamplingKeywords
 from scld.generation.request import request_table
 from scld.io.read import Source, read
-from scld.schema import Schema
+from scld.schema import Schema, label_names
 from scld.training.fit import fit_model
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Synthesizer:
         seed: int = 0,
         device: str = "auto",
     ) -> None:
-        self.labels = [labels] if isinstance(labels, str) else list(labels)
+        self.labels = label_names(labels)
         self.config = config or Config()
         self.seed = check_int("seed", seed, 0)
         self.device = torch_device(device)
@@ -67,6 +68,20 @@ class Synthesizer:
     def __repr__(self) -> str:
         fitted = "not fitted" if self._model is None else f"fitted on {self._model.size}"
         return f"Synthesizer(labels={self.labels}, {fitted})"
+
+    def _repr_html_(self) -> str:
+        """What it is, what it was fitted on, and the next step, for a notebook."""
+        if self._model is None:
+            about = f"Synthesizer, not fitted; labels: {listed(self.labels) or 'none'}."
+            return _in_html(about, [], "synth.fit(adata)")
+        about = f"Synthesizer, fitted on {self._model.size} with seed {self.seed}."
+        labels = self.schema.labels
+        cells = {label.name: self.schema.category_cells(label.name) for label in labels}
+        rows = [
+            (name, listed([f"{c} ({n:,})" for c, n in of.items()])) for name, of in cells.items()
+        ]
+        where = f", where={{{labels[0].name!r}: {labels[0].categories[0]!r}}}" if labels else ""
+        return _in_html(about, rows, f"synth.sample(1000{where})")
 
     @property
     def schema(self) -> Schema:
@@ -157,7 +172,8 @@ class Synthesizer:
             Unspecified labels follow their training frequencies given these.
         obs
             A table with one row per cell and one column per label. What is missing is drawn as
-            above. Unseen combinations are always allowed here. Other columns are kept.
+            above. Unseen combinations are always allowed here. Other columns are kept, and an
+            index of text as names of the cells.
         unseen
             Whether ``where`` may ask for a combination of labels that training did not have: the
             nearest one is shifted in latent space (docs/method.md).
@@ -205,8 +221,9 @@ class Synthesizer:
         Returns
         -------
         AnnData
-            Raw counts (CSR) in all genes of training, labels as categoricals, and settings in
-            ``uns["scld"]``. If any combination is unseen, a column ``seen_in_training``.
+            Raw counts (CSR) in all genes of training, labels as categoricals, a column
+            ``synthetic``, and settings in ``uns["scld"]``. If any combination is unseen, a column
+            ``seen_in_training``. Cells of different calls have different names.
 
         Notes
         -----
@@ -359,7 +376,7 @@ class Synthesizer:
         -------
         AnnData
             The real cells, then the synthetic ones, marked in the boolean column ``synthetic``.
-            Their other obs columns are missing; layers and embeddings are not kept.
+            Their other obs columns are missing; layers, raw, embeddings and uns are not kept.
 
         Examples
         --------
@@ -405,8 +422,8 @@ class Synthesizer:
         Returns
         -------
         AnnData
-            As from `sample`, one cell per cell of ``source``, with its name and, below strength 1,
-            its expected library size.
+            As from `sample`, one cell per cell of ``source``, with its name after a prefix and,
+            below strength 1, its expected library size.
 
         Examples
         --------
@@ -442,6 +459,12 @@ class Synthesizer:
             advice = "call fit(source), or scld.load(path) for a fitted one"
             raise NotFittedError(f"this Synthesizer is not fitted yet; {advice}")
         return self._model
+
+
+def _in_html(about: str, rows: list[tuple[str, str]], call: str) -> str:
+    cells = [f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows]
+    table = f"<table>{''.join(cells)}</table>" if cells else ""
+    return f"<p>{escape(about)}</p>{table}<p>Next: <code>{escape(call)}</code></p>"
 
 
 load = Synthesizer.load

@@ -85,7 +85,10 @@ def test_ambient_rna_is_the_mean_of_training_by_default(synth):
 def test_empty_droplets_come_last_without_labels(synth):
     cells = sample(synth, scld.Artefacts(empty=500, empty_counts=20), mean=True)
     empty = cells[cells.obs["is_empty"].to_numpy()]
-    assert empty.obs_names.tolist() == [f"empty_{i}" for i in range(500)]
+    names = [name.rpartition("_empty_") for name in empty.obs_names]
+    assert [number for _, _, number in names] == [str(i) for i in range(500)]
+    assert {f"{prefix}_0" for prefix, _, _ in names} == {cells.obs_names[0]}
+    assert cells.obs_names.is_unique
     assert empty.obs[["cell_type", "donor", "lane"]].isna().all(axis=None)
     assert (empty.obs["ambient_fraction"] == 1).all()
     totals = np.asarray(empty.X.sum(axis=1)).ravel()

@@ -127,6 +127,31 @@ def test_the_real_cells_come_first_and_unchanged(synth, form):
     assert result.obs_names.is_unique
 
 
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+@pytest.mark.parametrize("kind", [">f4", ">i4", "float16", ">f2"])
+def test_number_types_that_scipy_does_not_know_become_native(synth, kind, form):
+    cells = with_rare()
+    counts = form(cells.X.toarray())
+    if sp.issparse(counts):
+        counts.data = counts.data.astype(kind)
+    cells.X = counts if sp.issparse(counts) else counts.astype(kind)
+    result = augmented(synth, cells, "cell_type", 30)
+    assert type(result.X) is type(cells.X)
+    assert result.X.dtype in (np.float32, np.int32)
+    first = result.X[: cells.n_obs]
+    assert (first != with_rare().X).sum() == 0
+
+
+@pytest.mark.parametrize("to", [1, 30])
+def test_names_of_cells_and_genes_that_are_numbers_become_text(config, to):
+    cells = make_cells()
+    cells.obs_names, cells.var_names = pd.Index(range(120)), pd.Index(range(30))
+    synth = Synthesizer("cell_type", config=config).fit(cells, progress=False)
+    result = augmented(synth, cells, "cell_type", to)
+    assert list(result.var_names) == [str(i) for i in range(30)]
+    assert list(result.obs_names[:120]) == [str(i) for i in range(120)]
+
+
 @pytest.mark.parametrize(
     ("to", "reached"),
     [
@@ -163,6 +188,14 @@ def test_a_category_without_real_cells_can_be_added(synth):
     assert result.obs["cell_type"].value_counts().to_dict() == {"NK": 45, "T": 45}
     result = augmented(synth, cells, "cell_type", {"B": 7})
     assert result.obs["cell_type"].value_counts()["B"] == 7
+
+
+def test_the_same_cells_are_not_appended_twice(synth):
+    once = augmented(synth, with_rare(), "cell_type", {"B": 20})
+    with pytest.raises(RequestError, match="seed: 11 of the synthetic cells are in the source"):
+        augmented(synth, once, "cell_type", {"B": 31})
+    other = augmented(synth, once, "cell_type", {"B": 31}, seed=1)
+    assert other.obs_names.is_unique
 
 
 def test_augmented_cells_can_be_augmented_again(synth):
@@ -281,6 +314,20 @@ def transferred(synth, *args, **more):
     return synth.transfer(*args, **{"progress": False, "seed": 0} | more)
 
 
+def check_names(made, cells):
+    """The names of the real cells, after one prefix: no cell has the name of a real one."""
+    names = zip(made.obs_names, cells.obs_names, strict=True)
+    (prefix,) = {name.removesuffix(f"_{of}") for name, of in names}
+    assert prefix.startswith("scld_")
+
+
+def check_same_cells(made, expected):
+    """Labels and marks are those of a sample with a table; its names come after a prefix."""
+    check_names(made, expected)
+    columns = expected.obs[made.obs.columns].set_axis(made.obs_names)
+    pd.testing.assert_frame_equal(made.obs, columns)
+
+
 def without_labels(cells):
     """Some cells lack a donor; all lack a type."""
     obs = cells.obs.drop(columns="cell_type")
@@ -304,7 +351,7 @@ def test_at_strength_1_a_transfer_is_a_sample_with_a_table_byte_for_byte(synth, 
     table = cells.obs.assign(cell_type="NK")
     expected = synth.sample(obs=table, progress=False, **options)
     assert bytes_of(made.X) == bytes_of(expected.X)
-    pd.testing.assert_frame_equal(made.obs, expected.obs[made.obs.columns])
+    check_same_cells(made, expected)
     assert made.obs.notna().all(axis=None)
 
 
@@ -313,7 +360,7 @@ def test_at_strength_1_a_missing_label_that_is_not_changed_is_drawn(synth):
     made = transferred(synth, cells, {"donor": 1}, strength=1)
     expected = synth.sample(obs=cells.obs[[]].assign(donor=1), seed=0, progress=False)
     assert bytes_of(made.X) == bytes_of(expected.X)
-    pd.testing.assert_frame_equal(made.obs, expected.obs)
+    check_same_cells(made, expected)
     assert set(made.obs["cell_type"]) == set(TYPES)
 
 
@@ -323,7 +370,7 @@ def test_at_strength_1_unseen_combinations_are_those_of_a_sample(config):
     made = transferred(synth, cells, {"donor": 1}, strength=1)
     expected = synth.sample(obs=cells.obs.assign(donor=1), seed=0, progress=False)
     assert bytes_of(made.X) == bytes_of(expected.X)
-    pd.testing.assert_frame_equal(made.obs, expected.obs[made.obs.columns])
+    check_same_cells(made, expected)
     assert not made.obs["seen_in_training"].all()
 
 
@@ -332,7 +379,7 @@ def test_the_same_cells_come_back_in_order_under_the_new_label(synth, strength):
     cells = make_cells(300)
     cells = cells[:, np.random.default_rng(0).permutation(30)].copy()
     made = transferred(synth, cells, {"donor": 1}, strength=strength)
-    assert made.obs_names.equals(cells.obs_names)
+    check_names(made, cells)
     assert set(made.obs["donor"]) == {1}
     types = (some.obs["cell_type"].astype(str).tolist() for some in (made, cells))
     assert next(types) == next(types)
@@ -396,7 +443,7 @@ def test_below_strength_1_missing_labels_stay_unspecified(synth):
     del cells.obs["cell_type"]
     made = transferred(synth, cells, {"donor": 0}).obs
     assert made["cell_type"].isna().all()
-    assert list(made) == ["cell_type", "donor"]
+    assert list(made) == ["cell_type", "donor", "synthetic"]
 
 
 def test_the_settings_of_a_transfer_are_recorded(synth):

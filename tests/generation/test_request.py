@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,8 +81,37 @@ def test_unseen_combinations_are_marked():
 def test_names_of_cells():
     unnamed = SamplingRequest(np.zeros((5, 2), int))
     assert list(unnamed.obs(slice(3, 5), SCHEMA).index) == ["cell_3", "cell_4"]
-    named = request_table(pd.DataFrame({"type": ["B", "T"]}, index=[7, 8]), SCHEMA, seed=0)
-    assert list(named.obs(slice(0, 2), SCHEMA).index) == ["7", "8"]
+    named = request_table(pd.DataFrame({"type": ["B", "T"]}, index=["a", "b"]), SCHEMA, seed=0)
+    assert list(named.obs(slice(0, 2), SCHEMA).index) == ["a", "b"]
+    prefixed = replace(named, prefix="scld", prefixed=True)
+    assert list(prefixed.obs(slice(1, 2), SCHEMA).index) == ["scld_b"]
+    numbered = request_table(pd.DataFrame({"type": ["B", "T"]}, index=[7, 8]), SCHEMA, seed=0)
+    assert list(numbered.obs(slice(0, 2), SCHEMA).index) == ["cell_0", "cell_1"]
+
+
+def test_names_of_empty_droplets_come_after_those_of_the_cells():
+    some = SamplingRequest(np.zeros((5, 2), int), prefix="p", empty=2)
+    assert list(some.obs(slice(0, 5), SCHEMA).index) == [
+        "p_0",
+        "p_1",
+        "p_2",
+        "p_empty_0",
+        "p_empty_1",
+    ]
+    assert list(some.obs(slice(4, 5), SCHEMA).index) == ["p_empty_1"]
+    assert list(some.obs(slice(1, 2), SCHEMA).index) == ["p_1"]
+    named = SamplingRequest(np.zeros((3, 2), int), pd.Index(["a"]), prefix="p", empty=2)
+    assert list(named.obs(slice(0, 3), SCHEMA).index) == ["a", "p_empty_0", "p_empty_1"]
+
+
+def test_a_key_tells_requests_apart_and_not_their_number_of_cells():
+    def key(where, n=9):
+        return request_cells(n, where, SCHEMA, 3, False).key
+
+    assert key({"type": ["T", "B"]}) == key({"type": ["B", "T"]}, 4)
+    assert len({key(None), key({"type": "T"}), key({"type": "B"}), key({"donor": 1})}) == 4
+    tables = [table(), table()[:40], table(seed=1)]
+    assert len({request_table(some, SCHEMA, 3).key for some in tables}) == 3
 
 
 @pytest.mark.parametrize(

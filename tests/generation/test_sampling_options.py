@@ -97,7 +97,7 @@ def test_options_cannot_be_changed_in_place():
         ({"post": True}, ["post: got True", "'off'"]),
         ({"post": ["select"]}, ["post: got ['select']"]),
         ({"steps": 0}, ["steps: got 0", "from 1"]),
-        ({"steps": 10**9}, ["steps: got 1000000000", "to 10,000"]),
+        ({"steps": 10**9}, ["steps: got 1000000000", "to 1,000"]),
         ({"steps": 2.5}, ["steps: got 2.5"]),
         ({"seed": -1}, ["seed: got -1", "from 0"]),
         ({"seed": 2**64}, ["seed: got"]),

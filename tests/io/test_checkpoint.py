@@ -104,6 +104,27 @@ def manifest(**values):
     return lambda path: change(path / "manifest.json", **values)
 
 
+def replace(path, name, value):
+    file = path / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+
+
+def history(**values):
+    """Other entries in the training history of a network."""
+
+    def harm(path):
+        training = json.loads((path / "manifest.json").read_text())["training"]
+        training["denoiser"] |= values
+        replace(path, "training", training)
+
+    return harm
+
+
+def repeat_gene(path):
+    lines = (path / "genes.csv").read_text().splitlines()
+    (path / "genes.csv").write_text("\n".join([*lines[:2], *lines[1:2], *lines[3:]]) + "\n")
+
+
 def schema(**values):
     return lambda path: change(path / "schema.json", **values)
 
@@ -142,6 +163,7 @@ FILES = {
     "a cut schema": (lambda path: cut(path / "schema.json"), "schema.json is not readable JSON"),
     "cut genes": (lambda path: cut(path / "genes.csv"), "damaged"),
     "empty genes": (text("genes.csv", ""), "damaged"),
+    "a gene twice": (repeat_gene, "occurs 2 times"),
     "no gene column": (text("genes.csv", "a,b\n1,True\n"), "damaged"),
     "genes of another model": (text("genes.csv", "gene,seen\na,True\nb,True\n"), "damaged"),
     "bytes for a schema": (
@@ -162,6 +184,13 @@ CONTENT = {
     "an unknown setting": (manifest(config={"sampling": {"stepps": 3}}), "stepps"),
     "a setting out of range": (manifest(config={"sampling": {"guidance": 500}}), "guidance"),
     "another width": (manifest(config={}), "damaged"),
+    "null for settings": (lambda path: replace(path, "config", None), "got None; pass a dict"),
+    "a million blocks": (manifest(config={"denoiser": {"blocks": 10**6}}), "blocks"),
+    "a million candidates": (manifest(config={"sampling": {"candidates": 10**6}}), "candidates"),
+    "a width beyond integers": (manifest(config={"denoiser": {"width": 10**30}}), "damaged"),
+    "a history of text": (history(steps="many"), "steps"),
+    "a best interval that was not": (history(best_interval=10**6), "best_interval"),
+    "a training longer than history": (history(seconds=10**400), "seconds"),
     "no training history": (manifest(training=None), "training"),
     "a training history without cells": (manifest(training={}), "cells"),
     "half a training history": (manifest(training={"cells": 9, "autoencoder": {}}), "validation"),
@@ -169,6 +198,7 @@ CONTENT = {
     "a seed that is no integer": (manifest(seed="a"), "seed"),
     "no labels": (schema(labels=None), "damaged"),
     "a label that is no label": (schema(labels=[3]), "damaged"),
+    "more cells than integers hold": (schema(cells=[10**30]), "combinations"),
     "no combinations": (schema(combinations=None), "damaged"),
     "unknown combinations": (schema(combinations=[[99, 0]], cells=[3]), "damaged"),
     "a combination less": (schema(combinations=[[0, 0]], cells=[3]), "damaged"),

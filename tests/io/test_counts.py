@@ -56,6 +56,9 @@ def test_any_format_and_number_type(kind, dtype):
 def test_half_precision_and_booleans():
     half = count_matrix(make(COUNTS.astype("float16")))
     np.testing.assert_array_equal(half.toarray(), COUNTS)
+    sparse = sp.csr_matrix(COUNTS)
+    sparse.data = sparse.data.astype("float16")
+    np.testing.assert_array_equal(count_matrix(make(sparse)).toarray(), COUNTS)
     for matrix in (COUNTS > 0, sp.csr_matrix(COUNTS > 0)):
         np.testing.assert_array_equal(count_matrix(make(matrix)).toarray(), COUNTS > 0)
 
@@ -239,3 +242,9 @@ def test_genes_that_no_file_can_hold_are_refused(name, why):
     cells = ad.AnnData(np.ones((3, 2), np.float32), var=pd.DataFrame(index=["a", name]))
     with pytest.raises(DataError, match=why):
         count_matrix(cells)
+
+
+def test_another_origin_in_uns_is_not_ours():
+    cells = make(COUNTS)
+    cells.uns["scld_origin"] = 3
+    np.testing.assert_array_equal(count_matrix(cells).toarray(), COUNTS)

@@ -308,10 +308,6 @@ def _profile(
 def _with_empty(request: SamplingRequest, number: int) -> SamplingRequest:
     """The request with empty droplets as its last rows, without labels."""
     cells = len(request.codes)
-    names = request.names
-    if names is None:
-        names = pd.Index([f"cell_{request.first + i}" for i in range(cells)])
-    names = names.append(pd.Index([f"empty_{i}" for i in range(number)]))
     codes = np.vstack([request.codes, np.full((number, request.codes.shape[1]), MISSING)])
     usual = {IS_DOUBLET: False, AMBIENT: 1.0, IS_EMPTY: True}
     columns: dict[str, Any] = {}
@@ -322,7 +318,7 @@ def _with_empty(request: SamplingRequest, number: int) -> SamplingRequest:
             column = pd.Series(values)
             column = column.convert_dtypes() if column.dtype.kind in "iub" else column
             columns[name] = column.reindex(range(cells + number)).array
-    return replace(request, codes=codes, names=names, columns=columns)
+    return replace(request, codes=codes, columns=columns, empty=number)
 
 
 def _table(profile: Mapping[str, float] | None) -> pd.DataFrame | str:

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scld.generation.generator import Drawn
-from scld.generation.request import SamplingRequest
+from scld.generation.request import SamplingRequest, synthetic_name
 from scld.generation.truth import MEAN
 from scld.schema import Schema
 
@@ -92,6 +92,7 @@ class Assembly:
         matrix = sp.csr_matrix((counts.data, columns[counts.indices], counts.indptr), shape=shape)
         var = pd.DataFrame(dict(self.columns), index=self.genes["gene"].to_numpy())
         obs = request.obs(cells, self.schema)
+        obs[synthetic_name(self.schema)] = True
         adata = ad.AnnData(X=matrix, obs=obs, var=var, uns={"scld": deepcopy(self.settings)})
         if some.mean is not None:
             adata.layers[MEAN] = np.zeros(shape, np.float32)

@@ -26,7 +26,13 @@ from scld.generation.effects import (
 from scld.generation.generator import Generator
 from scld.generation.options import SamplingKeywords, SamplingOptions
 from scld.generation.population import Population
-from scld.generation.request import SamplingRequest, request, seen_column, seen_name
+from scld.generation.request import (
+    SamplingRequest,
+    digest_of,
+    request,
+    seen_column,
+    seen_name,
+)
 from scld.schema import Schema, unique_rows
 
 _POINTS = 1024  # generated of each combination of labels, to estimate their mean and covariance
@@ -172,7 +178,8 @@ def _with_new_donors(
     )
     drawn = model.schema.frame(cells.codes)[label].astype(str).to_numpy()
     columns = {**cells.columns, label: pd.Categorical(np.where(known, drawn, texts))}
-    cells = replace(cells, columns=columns)
+    key = digest_of(cells.key, list(names))
+    cells = replace(cells, columns=columns, key=key)
     return replace(design, request=cells).changed(changes, new_donors=label)
 
 

@@ -80,8 +80,7 @@ class DonorVariation:
             shares[has] = _shares(cells_of[np.ix_(peers, has)], weights)
             rows = random.choice(len(contexts), cells, p=shares)
             tables.append(self.schema.frame(contexts[rows]).assign(**{self.label: donor}))
-        whole = pd.concat(tables, ignore_index=True)
-        return whole.set_axis([f"cell_{i}" for i in range(len(whole))])
+        return pd.concat(tables, ignore_index=True)
 
     def _new_name(self, name: str) -> str:
         known = set(map(str, self.schema.labels[self.column].categories))

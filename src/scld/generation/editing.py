@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +13,19 @@ import scipy.sparse as sp
 from scld.errors import DataError, RequestError, check_int, listed
 from scld.generation.generator import Generator
 from scld.generation.options import SamplingOptions
-from scld.generation.request import SamplingRequest, request_table, seen_column
+from scld.generation.request import (
+    SamplingRequest,
+    digest_of,
+    request_table,
+    seen_column,
+    synthetic_name,
+)
 from scld.io.counts import count_matrix
+from scld.io.read import native
 from scld.schema import MISSING, Schema, label_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-SYNTHETIC = "synthetic"  # obs column: whether a cell was generated
 
 
 def matched_counts(adata: AnnData, genes: pd.DataFrame) -> sp.csr_matrix:
@@ -55,7 +60,7 @@ def shortfall(
     adata: AnnData, label: str, to: int | str | Mapping[Any, int], schema: Schema
 ) -> pd.DataFrame:
     """One row per cell that the categories of a label lack, a table for `request_table`."""
-    _synthetic_column(adata.obs)  # what could not be marked is refused before cells are generated
+    _synthetic_column(adata.obs, schema)  # refuse what could not be marked, before the work
     known = schema.labels[schema.column(label, "label")]
     codes = known.encode(label_column(adata.obs, label, complete=True))
     have = np.bincount(codes, minlength=len(known.categories))
@@ -64,10 +69,7 @@ def shortfall(
     lacking = [max(0, want.get(code, 0) - cells) for code, cells in enumerate(have.tolist())]
     pairs = zip(known.categories, lacking, strict=True)
     values = [category for category, number in pairs for _ in range(number)]
-    taken = set(adata.obs_names)
-    names = (name for name in map("synthetic_{}".format, itertools.count()) if name not in taken)
-    index = list(itertools.islice(names, len(values)))
-    return pd.DataFrame({label: pd.Series(values, dtype=object)}).set_axis(index)
+    return pd.DataFrame({label: pd.Series(values, dtype=object)})
 
 
 def _targets(
@@ -87,30 +89,41 @@ def appended(adata: AnnData, generated: AnnData | None, schema: Schema) -> AnnDa
     """Real cells as they are, then generated ones, marked in the obs column ``synthetic``."""
     import anndata as ad
 
-    number = 0 if generated is None else generated.n_obs
-    marks = np.append(_synthetic_column(adata.obs), np.ones(number, bool))
+    number, mark = 0 if generated is None else generated.n_obs, synthetic_name(schema)
+    marks = np.append(_synthetic_column(adata.obs, schema), np.ones(number, bool))
     if generated is None:
-        obs = adata.obs.assign(**{SYNTHETIC: marks})
-        return ad.AnnData(X=adata.X, obs=obs, var=adata.var).copy()
-    generated = generated[:, adata.var_names.astype(str)]
-    real = adata.obs.drop(columns=SYNTHETIC, errors="ignore")
-    obs = _joined_obs(real, generated.obs, schema).assign(**{SYNTHETIC: marks})
+        obs = adata.obs.assign(**{mark: marks})
+        obs, var = (table.set_axis(table.index.astype(str)) for table in (obs, adata.var))
+        return ad.AnnData(X=adata.X, obs=obs, var=var).copy()
+    var = adata.var.set_axis(adata.var_names.astype(str))
+    generated = generated[:, var.index]
+    _check_not_there(adata.obs_names, generated.obs_names)
+    real = adata.obs.drop(columns=mark, errors="ignore")
+    obs = _joined_obs(real, generated.obs, schema).assign(**{mark: marks})
     matrix = _stacked(adata.X, sp.csr_matrix(generated.X))
-    return ad.AnnData(X=matrix, obs=obs, var=adata.var.copy(), uns=dict(generated.uns))
+    return ad.AnnData(X=matrix, obs=obs, var=var, uns=dict(generated.uns))
 
 
-def _synthetic_column(obs: pd.DataFrame) -> np.ndarray:
+def _check_not_there(names: pd.Index, new: pd.Index) -> None:
+    known = names.astype(str).intersection(new)
+    if len(known):
+        seen = f"{len(known):,} of the synthetic cells are in the source already"
+        raise RequestError(f"seed: {seen} (first: {str(known[0])!r}); pass another seed")
+
+
+def _synthetic_column(obs: pd.DataFrame, schema: Schema) -> np.ndarray:
     """Which cells are marked as synthetic already."""
-    marks = obs.get(SYNTHETIC, pd.Series(False, index=obs.index))
+    name = synthetic_name(schema)
+    marks = obs.get(name, pd.Series(False, index=obs.index))
     if marks.dtype != bool:
-        seen = f"column {SYNTHETIC!r} is not boolean, and new cells are marked in it"
+        seen = f"column {name!r} is not boolean, and new cells are marked in it"
         raise DataError(f"obs: {seen}; rename it")
     return marks.to_numpy()
 
 
 def _stacked(counts: Any, new: sp.csr_matrix) -> Any:
     """In the format and dtype of the first, or a wider dtype if the new counts need it."""
-    counts = counts.compute() if hasattr(counts, "compute") else counts
+    counts = native(counts.compute() if hasattr(counts, "compute") else counts)
     with np.errstate(invalid="ignore"):
         fits = (new.data.astype(counts.dtype) == new.data).all()
     dtype = counts.dtype if fits else np.result_type(counts.dtype, np.float32)
@@ -188,11 +201,14 @@ def transfer_request(
     after[:, list(fixed)] = list(fixed.values())
     names = adata.obs_names.astype(str)
     if options.strength == 1:
-        return request_table(schema.frame(after).set_index(names), schema, options.seed)
+        table = schema.frame(after).set_index(names)
+        return replace(request_table(table, schema, options.seed), prefixed=True)
     points = generator.encode(counts)
     known = generator.means.completed(points, before)
     changed = known.copy()
     changed[:, list(fixed)] = list(fixed.values())
     difference = generator.means.differences(known, changed)
     difference[:, -1] = 0  # the library size stays
-    return SamplingRequest(after, names, points + difference, seen_column(after, schema))
+    start, seen = points + difference, seen_column(after, schema)
+    key = digest_of(after, start)
+    return SamplingRequest(after, names, start, seen, key=key, prefixed=True)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 
 from scld._version import __version__
 from scld.config import Config
-from scld.errors import RequestError, check_int
+from scld.errors import RequestError, check_int, shown
 from scld.generation.artefacts import with_artefacts
 from scld.generation.batches import Assembly, Cells, resized
 from scld.generation.design import Design, DesignKeywords, Parts, designed
 from scld.generation.generator import Drawn, Generator
 from scld.generation.options import SamplingKeywords, SamplingOptions, check_names
-from scld.generation.request import SamplingRequest
+from scld.generation.request import SamplingRequest, digest_of
 from scld.io import checkpoint
+from scld.io.counts import LARGEST_COUNT, check_unique
 from scld.machine import gigabytes, memory_left
 from scld.progress import progress_bars
 from scld.schema import Schema
@@ -29,6 +32,7 @@ from scld.schema import Schema
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_LONGEST_FIT = 1e10  # seconds: three hundred years
 _COPIES = 2  # pages, and the matrix that they are joined to
 
 
@@ -106,9 +110,10 @@ class FittedModel:
             seen = int(saved.genes["seen"].sum())
             generator = Generator.from_parts(saved.parts, schema, seen, config, device)
             history = _validated_history(saved.manifest["training"])
+            check_unique(pd.Index(saved.genes["gene"]), checkpoint.GENES)
             seed = check_int("seed", saved.manifest["seed"], 0)
             return cls(generator, schema, saved.genes, history, config, seed)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise checkpoint.damaged(path, str(error)) from error
 
     def design(
@@ -127,9 +132,30 @@ class FittedModel:
         model = Parts(self.schema, self.genes, self.generator)
         return designed(n, where, obs, unseen, own, model, options), options
 
+    @cached_property
+    def digest(self) -> str:
+        """Distinguishes models: by what they learnt from, and what their training found."""
+        losses = [self.history[name]["validation"] for name in ("autoencoder", "denoiser")]
+        learnt = [self.schema.to_json(), self.genes["gene"].tolist(), self.genes["seen"].tolist()]
+        settings = {k: v for k, v in self.config.to_dict().items() if k != "sampling"}
+        return digest_of(learnt, list(map(list, losses)), settings, self.seed)
+
+    def _named(self, design: Design, options: SamplingOptions) -> Design:
+        """With names that no cell of another model, seed or request has.
+
+        Twins, and the first cells of a larger request, are the same cells, and named the same.
+        """
+        how = [options.weights, options.interval, options.sigmas.tolist()]
+        device = self.generator.centre.device.type
+        candidates = self.generator.candidates(options)
+        digest = digest_of(self.digest, design.request.key, how, candidates, device)
+        request = replace(design.request, prefix=f"scld_{digest[:8]}_{options.seed}")
+        return replace(design, request=request)
+
     def sample(self, design: Design, options: SamplingOptions) -> AnnData:
         """All cells of a request in one AnnData."""
         self._warn_of_memory(design)
+        design = self._named(design, options)
         cells = Cells.joined(self._pages(design, options))
         return self._assembly(design, options).assemble(cells, design.request, 0)
 
@@ -148,6 +174,7 @@ class FittedModel:
         self, design: Design, options: SamplingOptions, batch_size: int
     ) -> Iterator[AnnData]:
         """The same cells in batches."""
+        design = self._named(design, options)
         assembly, first = self._assembly(design, options), 0
         for cells in resized(self._pages(design, options), batch_size):
             yield assembly.assemble(cells, design.request, first)
@@ -164,7 +191,7 @@ class FittedModel:
             for page in every:
                 done += page.counts.shape[0]
                 update(done, "")
-                yield page
+                yield _capped(page)
 
     def _assembly(self, design: Design, options: SamplingOptions) -> Assembly:
         settings = {
@@ -178,12 +205,25 @@ class FittedModel:
         return Assembly(self.genes, self.schema, settings | design.record, design.gene_columns)
 
 
+def _capped(page: Drawn) -> Drawn:
+    """With counts that are read again: of larger ones float32 does not hold every integer."""
+    values = page.counts.data
+    if not len(values) or values.max() <= LARGEST_COUNT:
+        return page
+    parts = (np.minimum(values, LARGEST_COUNT), page.counts.indices, page.counts.indptr)
+    return page._replace(counts=sp.csr_matrix(parts, shape=page.counts.shape))
+
+
 def _validated_history(history: dict[str, Any]) -> dict[str, Any]:
-    """The training history; `KeyError` or `ValueError` if something is missing."""
+    """The training history; `KeyError`, `TypeError` or `ValueError` if something is wrong."""
     check_int("cells", history["cells"], 1)
     for network in ("autoencoder", "denoiser"):
-        for name in ("validation", "best_interval", "steps", "seconds"):
-            history[network][name]
+        part = history[network]
+        intervals, seconds = len(part["validation"]), part["seconds"]
+        check_int("steps", part["steps"], 0)
+        check_int("best_interval", part["best_interval"], 0, intervals - 1)
+        if not isinstance(seconds, int | float) or not 0 <= seconds < _LONGEST_FIT:
+            raise ValueError(f"seconds: got {shown(seconds)}")
     return history
 
 

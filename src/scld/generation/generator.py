@@ -7,6 +7,7 @@ or on the number of threads. On a GPU pages are larger, and counts are drawn the
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -28,6 +29,7 @@ from scld.generation.options import SamplingOptions
 from scld.generation.population import Population
 from scld.generation.post_guidance import Discriminator, LabelledCells, select
 from scld.generation.request import SamplingRequest
+from scld.io.counts import LARGEST_COUNT
 from scld.kernels.parallel import single_threaded_pool, thread_count
 from scld.kernels.sampling import csr_of_device, sample_counts, sample_counts_on_device, thin
 from scld.model.autoencoder import Autoencoder, Batch
@@ -40,7 +42,7 @@ PAGE = 256
 GPU_PAGE = 2048  # a GPU computes these about as fast as 256
 _DECODED = 32  # cells decoded at a time: their dense means stay in the processor's cache
 _MAX_REDRAWS = 100
-_LARGEST_LIBRARY = 20.0  # of log library sizes: half a thousand million counts
+_TOLERANCE = 1e-3  # of log library sizes in float32
 Parts = dict[str, dict[str, Tensor]]  # name -> tensors of one part of a checkpoint
 
 
@@ -144,7 +146,8 @@ class Generator:
         dims, latents = config.autoencoder.latent + 1, parts["latents"]
         centre, scale = (latents[name].reshape(dims).to(device) for name in ("centre", "scale"))
         library = latents["library"].reshape(2).to(device)
-        if not (scale > 0).all() or not library[0] <= library[1] < _LARGEST_LIBRARY:
+        largest = math.log(genes * LARGEST_COUNT) + _TOLERANCE if genes else 0.0
+        if not (scale > 0).all() or not library[0] <= library[1] < largest:
             raise ValueError("latents: a scale or a range of library sizes that cannot be")
         points = latents["combination_means"].reshape(len(schema.cells), dims).numpy()
         means = CombinationMeans(schema.combinations, schema.cells, points)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -14,6 +15,8 @@ from torch import Tensor
 from scld.config import POST_GUIDANCE, SamplingConfig
 from scld.errors import RequestError, check_int, listed, nearest
 from scld.model.sampler import schedule
+
+_MOST_GUIDANCE = 20  # weights above give a warning
 
 
 class SamplingKeywords(TypedDict, total=False):
@@ -85,7 +88,7 @@ class SamplingOptions:
             weights=_weights(given.get("guidance"), labels, config),
             interval=_interval(given.get("guidance_interval"), labels, config),
             candidates=config.candidates if post == "select" else 1,
-            steps=check_int("steps", given.get("steps", config.steps), 1, 10_000),
+            steps=check_int("steps", given.get("steps", config.steps), 1, 1000),
             seed=check_int("seed", given.get("seed", secrets.randbits(32)), 0),
             progress=bool(given.get("progress", True)),
             sigma_max=config.sigma_max,
@@ -132,6 +135,11 @@ def _weights(given: Any, labels: Sequence[str], config: SamplingConfig) -> tuple
         if not number or not 0 <= weight <= 100:
             allowed = "numbers from 0 to 100 (1 conditions on the label, 1.5 to 3 exaggerates it)"
             raise RequestError(f"guidance: got {weight!r}; allowed are {allowed}")
+    largest = max(map(float, by_label.values()), default=1.0)
+    if largest > _MOST_GUIDANCE:
+        advice = "1 conditions on the label, 1.5 to 3 exaggerates it"
+        seen = f"{largest:g} is so large that cells leave the range of real ones"
+        warnings.warn(f"guidance: {seen}; {advice}", stacklevel=6)
     return tuple(map(float, by_label.values()))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +18,7 @@ from scld.generation.population import Population
 from scld.schema import MISSING, Schema
 
 SEEN = "seen_in_training"  # obs column: whether training had this combination of labels
+SYNTHETIC = "synthetic"  # obs column: whether a cell was generated
 WRITTEN = (  # obs columns of what is designed into cells
     *("is_doublet", "doublet_of", "ambient_fraction", "is_empty", "in_effects"),
 )
@@ -31,7 +34,7 @@ class SamplingRequest:
     codes
         Labels ``[cells, labels]``.
     names
-        Names of the cells, if they are given.
+        Names of the cells, if they are given: all but those of empty droplets.
     start
         Standardised latent points ``[cells, dims]`` to start from, float32; pure noise if None.
     columns
@@ -48,6 +51,14 @@ class SamplingRequest:
         Latent points from normal distributions, in place of the diffusion model.
     with_mean
         Whether the expected counts are wanted too.
+    key
+        What the cells are, beside model, seed and options: part of their names.
+    prefix
+        Of the names of cells that have none.
+    prefixed
+        Whether the names that are given get the prefix too.
+    empty
+        How many of the last rows are empty droplets.
     """
 
     codes: np.ndarray
@@ -59,28 +70,37 @@ class SamplingRequest:
     changes: Changes | None = None
     population: Population | None = None
     with_mean: bool = False
+    key: str = ""
+    prefix: str = "cell"
+    prefixed: bool = False
+    empty: int = 0
 
     def take(self, cells: np.ndarray, first: int) -> SamplingRequest:
         """Other cells with the labels and changes of some of these, without names."""
         origin = None if self.origin is None else self.origin[cells]
         changes = None if self.changes is None else self.changes.some(cells)
         population = None if self.population is None else self.population.some(cells)
-        bare = replace(self, names=None, start=None, columns={}, first=first)
+        bare = replace(self, names=None, start=None, columns={}, first=first, empty=0)
         bare = replace(bare, codes=self.codes[cells], origin=origin)
         return replace(bare, changes=changes, population=population)
 
     def obs(self, cells: slice, schema: Schema) -> pd.DataFrame:
         """The obs table of some of the cells."""
-        names = self.names
-        if names is None:
-            positions = range(self.first + cells.start, self.first + cells.stop)
-            names = pd.Index([f"cell_{i}" for i in positions])
-        else:
-            names = names[cells]
-        frame = schema.frame(self.codes[cells]).set_index(names)
+        frame = schema.frame(self.codes[cells]).set_index(self._names(cells))
         for name, values in self.columns.items():
             frame[name] = values[cells]
         return frame
+
+    def _names(self, cells: slice) -> pd.Index:
+        number = len(self.codes) - self.empty
+        rows, names = range(cells.start, min(cells.stop, number)), self.names
+        if names is None:
+            found = [f"{self.prefix}_{self.first + i}" for i in rows]
+        else:
+            before = f"{self.prefix}_" if self.prefixed else ""
+            found = [f"{before}{name}" for name in names[rows.start : max(rows.start, rows.stop)]]
+        empty = range(max(cells.start, number), cells.stop)
+        return pd.Index([*found, *(f"{self.prefix}_empty_{i - number}" for i in empty)])
 
 
 def request(
@@ -99,7 +119,8 @@ def request_cells(n: Any, where: Any, schema: Schema, seed: int, unseen: bool) -
     n = check_int("n", n, 1)
     where = {} if where is None else where
     codes = schema.draw(_uniforms(n, schema, seed), where, unseen)
-    return SamplingRequest(codes, columns=seen_column(codes, schema))
+    key = _key_of(where, schema)
+    return SamplingRequest(codes, columns=seen_column(codes, schema), key=key)
 
 
 def part_of_cells(
@@ -112,13 +133,14 @@ def part_of_cells(
     """
     codes = schema.draw(_uniforms(stop - first, schema, seed, first), where, unseen)
     columns = {seen_name(schema): schema.seen(codes)} if unseen else {}
-    return SamplingRequest(codes, columns=columns, first=first)
+    return SamplingRequest(codes, columns=columns, first=first, key=_key_of(where, schema))
 
 
 def request_table(obs: Any, schema: Schema, seed: int) -> SamplingRequest:
     """One cell per row of a table with a column per label; gaps are drawn as by `request_cells`.
 
-    A row's draw depends on its position only, not on the other rows. Other columns are kept.
+    A row's draw depends on its position only, not on the other rows. Other columns are kept, and
+    an index of text as the names of the cells.
     """
     _check_table(obs, schema.names)
     codes = schema.codes(obs)
@@ -129,9 +151,10 @@ def request_table(obs: Any, schema: Schema, seed: int) -> SamplingRequest:
         fixed = {label.name: label.categories[code] for label, code in known if code != MISSING}
         codes[same] = schema.draw(uniforms[same], fixed, unseen=True)
     seen = seen_column(codes, schema)
-    taken = [*schema.names, *seen, *WRITTEN]
+    taken = [*schema.names, *seen, *WRITTEN, synthetic_name(schema)]
     others = {str(name): _column(obs[name]) for name in obs if str(name) not in taken}
-    return SamplingRequest(codes, pd.Index(obs.index.astype(str)), columns=others | seen)
+    names = None if obs.index.dtype.kind in "iu" else pd.Index(obs.index.astype(str))
+    return SamplingRequest(codes, names, columns=others | seen, key=digest_of(codes))
 
 
 def _column(values: pd.Series) -> Any:
@@ -154,10 +177,33 @@ def seen_column(codes: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
 
 def seen_name(schema: Schema) -> str:
     """The name of that column, which no label has."""
-    name = SEEN
+    return _free_name(SEEN, schema)
+
+
+def synthetic_name(schema: Schema) -> str:
+    """The name of the obs column that marks generated cells, which no label has."""
+    return _free_name(SYNTHETIC, schema)
+
+
+def _free_name(name: str, schema: Schema) -> str:
     while name in schema.names:
         name += "_"
     return name
+
+
+def digest_of(*parts: Any) -> str:
+    """A text that differs for other arrays or plain values."""
+    total = hashlib.sha256()
+    for part in parts:
+        array = isinstance(part, np.ndarray)
+        content = np.ascontiguousarray(part).tobytes() if array else json.dumps(part).encode()
+        total.update(hashlib.sha256(content).digest())
+    return total.hexdigest()
+
+
+def _key_of(where: Mapping[str, Any], schema: Schema) -> str:
+    fixed = schema.fixed(where)
+    return digest_of([[column, sorted(map(int, fixed[column]))] for column in sorted(fixed)])
 
 
 def _uniforms(n: int, schema: Schema, seed: int, first: int = 0) -> np.ndarray:

@@ -19,7 +19,7 @@ import torch
 
 from scld._version import __version__
 from scld.config import Config
-from scld.errors import DataError
+from scld.errors import DataError, listed
 from scld.generation.fitted import FittedModel
 from scld.io import checkpoint
 from scld.io.disk import Counts, gene_totals, gene_variances, row_blocks, some_genes
@@ -32,6 +32,7 @@ from scld.training.processes import Processes
 from scld.training.stages import Fit
 
 FEWEST_CELLS = 20
+_MISSING_AS_TEXT = ("nan", "None", "<NA>", "NaT")  # what astype(str) makes of missing values
 
 
 def fit_model(
@@ -73,6 +74,7 @@ def fit_model(
         memory = estimate_memory(fit)
         memory.check()
         if processes.first:
+            _warn_of_labels(schema)
             _warn_of_steady_genes(names["gene"][in_training].to_numpy(), fit.counts)
         if target is not None:
             run = _fingerprint(counts, codes, schema, config, seed)
@@ -93,11 +95,28 @@ def fit_model(
     return model
 
 
+def _warn_of_labels(schema: Schema) -> None:
+    """Say which categories look like missing values, or have a single cell."""
+    for label in schema.labels:
+        cells = {str(name): int(n) for name, n in schema.category_cells(label.name).items()}
+        texts = [name for name in cells if name in _MISSING_AS_TEXT]
+        if texts and isinstance(label.categories[0], str):
+            seen = f"{cells[texts[0]]:,} cells have the category {texts[0]!r}, as text"
+            column = f"adata.obs[{label.name!r}]"
+            advice = f"if it means missing: {column} = {column}.where({column} != {texts[0]!r})"
+            warnings.warn(f"label {label.name!r}: {seen}; {advice}", stacklevel=4)
+        single = [name for name, number in cells.items() if number == 1]
+        if single:
+            seen = f"categories with a single cell: {listed(single, 3)}"
+            advice = "synthetic cells of these vary as those of others do; merge or drop them"
+            warnings.warn(f"label {label.name!r}: {seen}; {advice}", stacklevel=4)
+
+
 def _warn_of_steady_genes(genes: np.ndarray, counts: Counts) -> None:
     """Say which genes vary less than a negative binomial can."""
     mean, variance = gene_totals(counts) / counts.shape[0], gene_variances(counts)
     chance = 5 * np.sqrt(2 / counts.shape[0])  # 5 standard errors of the ratio of both
-    steady = (mean > 0.5) & (variance < min(0.5, 1 - chance) * mean)
+    steady = (mean > 0.5) & (variance < min(0.4, 1 - chance) * mean)
     if steady.any():
         first = int(np.flatnonzero(steady)[0])
         example = (

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 
+from scld.config import Config
 from scld.errors import RequestError
 from scld.generation.generator import GPU_PAGE, PAGE, build_networks
 from scld.io.disk import DiskCounts
@@ -95,6 +98,14 @@ def estimate_memory(fit: Fit) -> MemoryEstimate:
     if left is None or needed <= left:
         return MemoryEstimate(needed, left)
     return MemoryEstimate(needed, left, _advice(fit, left))
+
+
+def estimate_for(
+    cells: int, genes: int, stored: int, on_disk: bool, config: Config
+) -> MemoryEstimate:
+    """What a fit of a matrix of this size would add to the memory in use, on a CPU."""
+    fit = Fit(sp.csr_matrix((0, genes)), np.empty((0, 0), int), (), config, 0, torch.device("cpu"))
+    return MemoryEstimate(_needed(fit, _Size(cells, genes, stored, on_disk)), memory_left())
 
 
 def larger_than_memory(stored: int) -> bool:
