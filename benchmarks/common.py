@@ -146,7 +146,7 @@ def split_cells(
     name: str, seed: int, given: argparse.Namespace, labels: Sequence[str] = ()
 ) -> tuple[AnnData, AnnData]:
     """Training and test cells of a dataset, 70/30 within type."""
-    return scld.data.split(load_cells(name, given, labels), LABEL, seed=seed)
+    return scld.split(load_cells(name, given, labels), LABEL, seed=seed)
 
 
 def with_made_up_labels(cells: AnnData, labels: Sequence[str]) -> AnnData:

@@ -38,7 +38,7 @@ def write_cells(name: str, given: argparse.Namespace, folder: Path, cells: int) 
     """Write training, test and synthetic cells."""
     real = load_cells(name, given)
     test_share = min(0.5, TEST_CELLS / real.n_obs)
-    train, test = scld.data.split(real, LABEL, test=test_share)
+    train, test = scld.split(real, LABEL, test=test_share)
     rng = np.random.default_rng(0)
     rows = rng.integers(train.n_obs, size=cells)
     counts = sp.csr_matrix(train.X)[rows]

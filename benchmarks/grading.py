@@ -115,8 +115,8 @@ def column_of(wide: pd.DataFrame, sd: pd.Series, name: str) -> list[str]:
 def benchmark(name: str, seed: int, given: argparse.Namespace) -> pd.DataFrame:
     """Split a dataset, corrupt a part of it, and score that."""
     cells = load_cells(name, given)
-    train, rest = scld.data.split(cells, LABEL, test=2 / 3, seed=seed)
-    test, fresh = scld.data.split(rest, LABEL, test=1 / 2, seed=seed)
+    train, rest = scld.split(cells, LABEL, test=2 / 3, seed=seed)
+    test, fresh = scld.split(rest, LABEL, test=1 / 2, seed=seed)
     options = evaluation_options(given) | {"controls": False, "seed": seed}
     report = scld.evaluate(train, test, corrupted(train, fresh), LABEL, **options)
     compared = sum(report.sizes.values())

@@ -55,7 +55,7 @@ def split(name: str, seed: int, given: argparse.Namespace) -> tuple[AnnData, Ann
     """Training and test cells; about as many training cells as the largest size."""
     cells = load_cells(name, given, [BATCH])
     share = max(0.1, 1 - max(given.cells) / cells.n_obs)
-    return scld.data.split(cells, LABEL, test=share, seed=seed)
+    return scld.split(cells, LABEL, test=share, seed=seed)
 
 
 def some_of(train: AnnData, cells: int, seed: int) -> AnnData:

@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+from ablation import DEFAULT
 from ablation import METRICS as ABLATED
+from audit import VARIANTS as AUDITED
 from common import RESULTS, read_results, shown
 from designed_parts import KEYS as DESIGNED
 from guidance import MEDIAN_COUNTS
@@ -42,6 +44,7 @@ from sizes import COSTS
 
 from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE, CONTROLS
+from scld.privacy_audit.results import ATTACKS, RELEASED, as_text
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md")
@@ -99,6 +102,7 @@ OWN = "own controls"
 SELECTED = ["c2st", "c2st_forest", "c2st_linear", "c2st_boosting", "tstr_f1", "label_accuracy"]
 ON_GPU = ["fit, s", "autoencoder, cells/s", "denoiser, cells/s", "sampling, cells/s", "busy, %"]
 ON_GPU += ["GPU memory, MB", "c2st", "w2", "tstr_f1", "label_accuracy", "effect_slope"]
+NEEDED = ["c2st", "tstr_f1", "label_accuracy", "effect_slope"]
 SIZED = ["c2st", "w2", "tstr_f1", "label_accuracy", "effect_slope", "nearer_training", *COSTS]
 
 
@@ -363,6 +367,58 @@ def ablation(results: Results, dataset: str) -> pd.DataFrame:
     return named(table, "method", f"{dataset}, {seeds_of(rows)}")
 
 
+def audit(results: Results, dataset: str) -> pd.DataFrame:
+    """AUC of every attack beside its controls, with intervals, and fidelity."""
+    rows = results.of("audit", dataset=dataset, method=DEFAULT)
+    size = f"{rows['donors'].iloc[0]} donors, {rows['replicates'].max()} splits"
+    title = f"{dataset}, {size}: attack"
+    columns = {"synthetic, AUC": ("synthetic", "auc"), "TPR at 10 %": ("synthetic", "tpr_10")}
+    columns |= {"TPR at 1 %": ("synthetic", "tpr_1")}
+    columns |= {name: (name, "auc") for name in RELEASED if name != "synthetic"}
+    lines = []
+    for attack in ATTACKS:
+        for cells in sorted(set(rows["cells_per_donor"]) - {0}):
+            where = {"attack": attack, "cells_per_donor": cells}
+            texts = {c: with_interval(rows, **where, **of_column(*k)) for c, k in columns.items()}
+            lines.append({title: attack, "cells per donor": f"{int(cells)}"} | texts)
+    for name, released in (("C2ST (fidelity)", "synthetic"), ("C2ST of real cells", BASELINE)):
+        found = with_interval(rows, released=released, metric="c2st")
+        lines.append({title: name, "synthetic, AUC": found})
+    return pd.DataFrame(lines).fillna("")
+
+
+def of_column(released: str, metric: str) -> dict[str, object]:
+    """The rows of an audit that a column shows."""
+    return {"released": released, "metric": metric}
+
+
+def with_interval(rows: pd.DataFrame, **where: object) -> str:
+    """A value of an audit with its interval; a dash where it is missing."""
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return as_text(rows.iloc[0].fillna(float("nan")).to_dict()) if len(rows) else DASH
+
+
+def audit_variants(results: Results, dataset: str) -> pd.DataFrame:
+    """One row per variant: AUC of attacks, and fidelity."""
+    found = results.of("audit", dataset=dataset)
+    attacked = [("copula", 1), ("copula", 10), ("copula", 100), ("distance", 1), ("likelihood", 1)]
+    lines = []
+    for variant, rows in found.groupby("method", sort=False):
+        line = {f"{dataset}: variant": str(variant)}
+        for attack, cells in attacked:
+            where = {"attack": attack, "cells_per_donor": cells, "metric": "auc"}
+            text = with_interval(rows, **where, released="synthetic")
+            line[f"{attack}, {cells} {'cell' if cells == 1 else 'cells'}"] = text
+        line["C2ST"] = with_interval(rows, released="synthetic", metric="c2st")
+        line["C2ST of real cells"] = with_interval(rows, released=BASELINE, metric="c2st")
+        lines.append(line)
+    in_order = list(AUDITED)
+    return pd.DataFrame(lines).sort_values(
+        f"{dataset}: variant", key=lambda names: names.map(in_order.index)
+    )
+
+
 def sizes(results: Results, dataset: str) -> pd.DataFrame:
     """One row per number of training cells, each beside the baseline."""
     rows = results.of("sizes", dataset=dataset, group=OVERALL)
@@ -371,6 +427,19 @@ def sizes(results: Results, dataset: str) -> pd.DataFrame:
     table["cells"] = [f"{cells:,}" for cells in table["cells"]]
     table = table.rename(columns={"cells": f"{dataset}, training cells, {seeds_of(rows)}"})
     return named(table, "method", "cells")
+
+
+def cells_needed(results: Results, dataset: str) -> pd.DataFrame:
+    """How scores grow with the number of training cells, the baseline in parentheses."""
+    rows = results.of("sizes", dataset=dataset, group=OVERALL, method=SCLD)
+    rows = rows[rows["metric"].isin(NEEDED)].sort_values("cells", kind="stable")
+    scores, baselines = (
+        means(rows.assign(value=rows[column]), ["cells"], NEEDED).set_index("cells")
+        for column in ("value", "baseline")
+    )
+    table = (scores + " (" + baselines + ")").reset_index()
+    table["cells"] = [f"{cells:,}" for cells in table["cells"]]
+    return table.rename(columns={"cells": f"{dataset}, training cells, {seeds_of(rows)}"})
 
 
 def peers(results: Results, part: str, dataset: str) -> pd.DataFrame:
@@ -439,6 +508,14 @@ def loaders(results: Results) -> pd.DataFrame:
     return texts.reset_index().rename(columns={"method": ""})
 
 
+def hostile(results: Results) -> pd.DataFrame:
+    """How often each kind of harm was tried, and how often it did what must not be."""
+    rows = results.of("hostile")
+    table = rows.pivot_table(index="area", columns="metric", values="value", sort=False)
+    texts = table[["tried", "bad"]].map(lambda value: f"{value:,.0f}")
+    return texts.reset_index().rename(columns={"area": ""})
+
+
 def evaluation_cost(results: Results) -> pd.DataFrame:
     """Time and memory of an evaluation, by the number of synthetic cells."""
     rows = results.of("evaluation_cost")
@@ -447,10 +524,10 @@ def evaluation_cost(results: Results) -> pd.DataFrame:
     return table.rename(columns={"cells": "synthetic cells"})
 
 
-# the README
+# the first page
 
 
-def readme(results: Results) -> pd.DataFrame:
+def overview(results: Results) -> pd.DataFrame:
     """What scld can do, in words."""
     rows = results.of("quality", dataset="teaseq_pbmc", group=OVERALL)
     rows = with_baseline(rows)
@@ -495,13 +572,13 @@ def readme(results: Results) -> pd.DataFrame:
         (
             "rare types, unseen combinations, donors",
             "`augment`, `sample(unseen=True)` and `transfer`, beside simpler methods",
-            "[quality](docs/quality.md)",
+            "[quality](quality.md)",
         ),
         (
             "cells with a known truth",
             "planted effects, twins, doublets, ambient RNA, new donors; `scld power` simulates "
             "planned studies with them",
-            "[truth](docs/truth.md), [power](docs/power.md)",
+            "[truth](truth.md), [power](power.md)",
         ),
     ]
     return pd.DataFrame(lines, columns=["task", f"result, {seeds_of(rows)}", "script"])
@@ -521,7 +598,10 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "donors": donors,
     "designed": designed,
     "ablation": ablation,
+    "audit": audit,
+    "audit_variants": audit_variants,
     "sizes": sizes,
+    "cells_needed": cells_needed,
     "peers": peers,
     "speed": speed,
     "growth": growth,
@@ -531,7 +611,8 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "scale": scale,
     "loaders": loaders,
     "evaluation_cost": evaluation_cost,
-    "readme": readme,
+    "hostile": hostile,
+    "overview": overview,
 }
 
 

@@ -20,9 +20,11 @@ SHARED = {  # modules that are no scripts
     *("common", "other_methods", "version_worker"),
     *("peer_protocols", "peer_rare", "peer_runs"),
     *("designed_cells", "designed_parts"),
+    *("hostile_inputs", "hostile_worker"),
 }
 OUTPUT = {  # script -> parts of its output
     "ablation": ["default", "post-guidance", "effect_slope", "baseline"],
+    "audit": ["likelihood", "same donors", "Fidelity: C2ST", "a quarter of the cells", "made up"],
     "combinations": ["own controls", "baseline", "control + mean shift", "transfer 0.3"],
     "designed": ["SCLD, no effects", "SCLD, new donors", "inflation", "real, thinned", "nearby"],
     "donors": ["right donor", "SCLD, p", "marker means", "made up at random"],
@@ -32,6 +34,7 @@ OUTPUT = {  # script -> parts of its output
     "grading": ["c2st", "worse"],
     "growth": ["fit, peak MB", "exponent, growing", "import scld"],
     "guidance": ["baseline", "weight 3, select", "weight 1, off", "median counts per cell"],
+    "hostile": ["a flipped bit", "malformed cells", "a killed fit, resumed", "tried", "bad"],
     "loaders": ["scld, from the copy", "anndata, backed", "making the copy"],
     "memory": ["estimate, MB", "added, MB", "estimate / added"],
     "peers": ["scVI posterior, default", "NB copula", "shuffle", "gge_w1", "cpu_seconds"],
@@ -49,6 +52,7 @@ ARGUMENTS = {
 }
 TABLES = {  # script -> tables of the docs that are printed from its results
     "ablation": ["ablation pbmc"],
+    "audit": ["audit pbmc", "audit_variants pbmc"],
     "combinations": ["combinations pbmc"],
     "designed": [
         *("designed effects pbmc", "designed null pbmc", "designed donors pbmc"),
@@ -59,6 +63,7 @@ TABLES = {  # script -> tables of the docs that are printed from its results
     "gpu": ["gpu pbmc"],
     "growth": ["growth", "starts"],
     "guidance": ["guidance pbmc", "counts pbmc"],
+    "hostile": ["hostile"],
     "loaders": ["loaders"],
     "memory": ["memory"],
     "peers": ["peers scores pbmc", "peers published pbmc", "peers costs pbmc"],

@@ -44,7 +44,7 @@ def test_each_public_name_exists_and_has_a_docstring(name):
 
 
 def test_the_functions_of_scld_data():
-    assert sorted(scld.data.__all__) == ["count_matrix", "open_shards", "permuted", "read", "split"]
+    assert sorted(scld.data.__all__) == ["count_matrix", "open_shards", "permuted", "read"]
     for name in scld.data.__all__:
         assert inspect.getdoc(getattr(scld.data, name))
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def scores():
     """Overall metrics of each dataset: synthetic, the negative controls, real against real."""
-    train, test = scld.data.split(scld.datasets.pbmc(), "cell_type")
+    train, test = scld.split(scld.datasets.pbmc(), "cell_type")
     synth = scld.Synthesizer("cell_type").fit(train, progress=False)
     cells = synth.sample(obs=test.obs[["cell_type"]], seed=0, progress=False)
     table = scld.evaluate(train, test, cells, "cell_type", progress=False).table

@@ -83,7 +83,7 @@ class DenoiserConfig(_Checked):
 
     width: int = _int(128)  # twice as much gains nothing (docs/method.md)
     condition: int = _int(64)  # dimensions of noise level and labels together
-    blocks: int = _int(3, 1, 100)  # a file that asks for millions would never load
+    blocks: int = _int(3, 1, 100)  # hidden blocks; a file that asked for millions would never load
     dropout: float = _float(0.1, 0, _BELOW_ONE)
     label_dropout: float = _float(0.1, 0, 1)  # the same, for classifier-free guidance
     log_sigma_mean: float = _float(-0.5, -math.inf)  # EDM's log-normal, for latents of variance 1

@@ -14,7 +14,6 @@ atomic      write to a temporary sibling, then rename
 from scld.io.counts import count_matrix
 from scld.io.read import read
 from scld.io.shards import open_shards
-from scld.io.split import split
 from scld.preprocessing import permuted
 
-__all__ = ["count_matrix", "open_shards", "permuted", "read", "split"]
+__all__ = ["count_matrix", "open_shards", "permuted", "read"]
