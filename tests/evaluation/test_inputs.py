@@ -8,6 +8,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from simulated import NO_CONTROLS, log_normalised, population, with_counts
 
 import scld
@@ -354,3 +355,22 @@ def test_test_cells_that_are_training_cells_are_said_first(train, test, fresh):
     assert found.notes[0].startswith("100 of 600 test cells are training cells too")
     apart = scld.evaluate(train, test, fresh, **NO_CONTROLS)
     assert not any("training cells too" in note for note in apart.notes)
+
+
+@pytest.mark.parametrize("part", ["indices", "indptr"])
+def test_a_sparse_matrix_that_points_outside_itself_is_refused_and_does_not_crash(
+    train, test, fresh, part
+):
+    broken = fresh.copy()
+    broken.X = sp.csr_matrix(broken.X)
+    getattr(broken.X, part)[5] = 10**6
+    assert "a damaged sparse matrix" in refused(scld.DataError, train, test, broken)
+
+
+@pytest.mark.parametrize("kind", ["float16", ">f4"])
+def test_number_types_that_scipy_does_not_know_are_read(train, test, fresh, kind):
+    odd = fresh.copy()
+    odd.X = sp.csr_matrix(odd.X)
+    odd.X.data = odd.X.data.astype(kind)
+    expected, found = (scld.evaluate(train, test, cells, **SMALL) for cells in (fresh, odd))
+    pd.testing.assert_frame_equal(expected.table, found.table)
