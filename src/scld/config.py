@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any
 
-from scld.errors import RequestError, listed, nearest, one_line
+from scld.errors import RequestError, listed, nearest, one_line, shown
 
 _ABOVE_ZERO = math.nextafter(0, 1)
 _BELOW_ONE = math.nextafter(1, 0)
@@ -51,7 +51,7 @@ def _plain_number(place: str, value: Any, kind: type, least: float, most: float)
     lower = {_ABOVE_ZERO: "above 0", -math.inf: ""}.get(least, f"from {least:g}")
     upper = {_BELOW_ONE: "below 1", math.inf: ""}.get(most, f"up to {most:g}")
     allowed = " ".join(part for part in (noun, lower, upper) if part)
-    raise RequestError(f"{place}: got {value!r}; allowed are {allowed}")
+    raise RequestError(f"{place}: got {shown(value)}; allowed are {allowed}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class SamplingConfig(_Checked):
         super().__post_init__()
         if self.post not in POST_GUIDANCE:
             allowed = f"allowed are {listed(POST_GUIDANCE)}{nearest(str(self.post), POST_GUIDANCE)}"
-            raise RequestError(f"config: SamplingConfig.post: got {self.post!r}; {allowed}")
+            raise RequestError(f"config: SamplingConfig.post: got {shown(self.post)}; {allowed}")
         if self.guidance_low > self.guidance_high:
             seen = f"guidance_low {self.guidance_low:g} above guidance_high {self.guidance_high:g}"
             raise RequestError(f"config: SamplingConfig: {seen}; allowed is low <= high")
@@ -202,7 +202,7 @@ class Config(_Checked):
         """Named settings: ``"default"``, or ``"quick"``, a training too short to be good."""
         if name not in PRESETS:
             known, near = listed(list(PRESETS)), nearest(str(name), list(PRESETS))
-            raise RequestError(f"preset: got {name!r}; allowed are {known}{near}")
+            raise RequestError(f"preset: got {shown(name)}; allowed are {known}{near}")
         return cls.from_dict(PRESETS[name])
 
 
@@ -219,13 +219,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def _updated(config: Any, values: Any, place: str) -> Any:
     if not isinstance(values, Mapping):
-        seen = f"got {values!r}"
+        seen = f"got {shown(values)}"
         raise RequestError(f"{place}: {seen}; pass a dict of settings")
     known = {entry.name: getattr(config, entry.name) for entry in fields(config)}
     for name, value in values.items():
         if name not in known:
-            near = nearest(str(name), list(known))
-            raise RequestError(f"{place}: no setting {name!r}; settings: {', '.join(known)}{near}")
+            near, seen = nearest(str(name), list(known)), f"no setting {shown(name)}"
+            raise RequestError(f"{place}: {seen}; settings: {', '.join(known)}{near}")
         nested = is_dataclass(known[name])
         known[name] = _updated(known[name], value, f"{place}.{name}") if nested else value
     return type(config)(**known)

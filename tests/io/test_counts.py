@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from scld.errors import DataError
-from scld.io.counts import TransformedCountsError, count_matrix
+from scld.io.counts import TransformedCountsError, check_indices, count_matrix
 from scld.io.read import read
 
 COUNTS = np.random.default_rng(0).poisson(1.0, (20, 7)) + np.eye(20, 7, dtype=int)
@@ -248,3 +248,12 @@ def test_another_origin_in_uns_is_not_ours():
     cells = make(COUNTS)
     cells.uns["scld_origin"] = 3
     np.testing.assert_array_equal(count_matrix(cells).toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("pointers", [[0, 1, -5], [0, 2**62, 2], [0, 2, 1]], ids=str)
+def test_pointers_outside_the_matrix_are_refused(pointers):
+    """The first would crash in compiled code: scipy checks nothing if the last is negative."""
+    matrix = sp.csr_matrix(np.ones((2, 1), np.float32))
+    matrix.indptr = np.array(pointers, np.int64)
+    with pytest.raises(DataError, match="damaged sparse matrix"):
+        check_indices(matrix, "X")

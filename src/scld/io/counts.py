@@ -113,10 +113,18 @@ def check_indices(matrix: Any, place: str) -> None:
         return
     try:
         check(full_check=True)
+        _check_pointers(matrix.indptr, len(matrix.indices))
     except ValueError as error:
         advice = "copy, download or write it again"
         seen = f"a damaged sparse matrix ({one_line(error)})"
         raise DataError(f"{place}: {seen}; {advice}") from error
+
+
+def _check_pointers(pointers: np.ndarray, stored: int) -> None:
+    """What scipy leaves out if the last one is negative."""
+    within = (pointers >= 0).all() and (pointers <= stored).all()
+    if not within or (np.diff(pointers) < 0).any():
+        raise ValueError("index pointers must not decrease, nor point outside the matrix")
 
 
 def _check_values(values: np.ndarray, place: str, hint: str) -> None:
