@@ -84,9 +84,9 @@ def audit(
     Examples
     --------
     >>> import scld
-    >>> cells = scld.datasets.pbmc()[:1000].copy()
+    >>> cells = scld.datasets.pbmc()[:600].copy()
     >>> cells.obs["donor"] = [f"donor_{i % 5}" for i in range(cells.n_obs)]
-    >>> quick = {"replicates": 2, "cells_per_donor": [50], "progress": False}
+    >>> quick = {"replicates": 1, "cells_per_donor": [50], "progress": False}
     >>> found = scld.audit(cells, generate=lambda training: training, **quick)
     >>> found.value("synthetic", "copula", 50) > 0.9
     True
