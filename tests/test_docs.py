@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import types
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -79,11 +80,13 @@ def atlas():
 
 @pytest.fixture
 def reader(folder, tmp_path, monkeypatch):
-    """In a folder with the files, with short fits."""
+    """In a folder with the files, with short fits, and audits of one."""
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     quick = scld.Config.preset("quick")
     monkeypatch.setattr("scld.synthesizer.Config", lambda: quick)
+    once = partial(scld.audit, replicates=1)
+    monkeypatch.setattr(scld, "audit", once, raising=False)
     matplotlib.use("agg")
 
 
