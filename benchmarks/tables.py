@@ -44,7 +44,8 @@ from sizes import COSTS
 
 from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE, CONTROLS
-from scld.privacy_audit.results import ATTACKS, RELEASED, as_text
+from scld.io.text import with_interval
+from scld.privacy_audit.results import ATTACKS, RELEASED
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md")
@@ -379,10 +380,10 @@ def audit(results: Results, dataset: str) -> pd.DataFrame:
     for attack in ATTACKS:
         for cells in sorted(set(rows["cells_per_donor"]) - {0}):
             where = {"attack": attack, "cells_per_donor": cells}
-            texts = {c: with_interval(rows, **where, **of_column(*k)) for c, k in columns.items()}
+            texts = {c: audited(rows, **where, **of_column(*k)) for c, k in columns.items()}
             lines.append({title: attack, "cells per donor": f"{int(cells)}"} | texts)
     for name, released in (("C2ST (fidelity)", "synthetic"), ("C2ST of real cells", BASELINE)):
-        found = with_interval(rows, released=released, metric="c2st")
+        found = audited(rows, released=released, metric="c2st")
         lines.append({title: name, "synthetic, AUC": found})
     return pd.DataFrame(lines).fillna("")
 
@@ -392,11 +393,11 @@ def of_column(released: str, metric: str) -> dict[str, object]:
     return {"released": released, "metric": metric}
 
 
-def with_interval(rows: pd.DataFrame, **where: object) -> str:
+def audited(rows: pd.DataFrame, **where: object) -> str:
     """A value of an audit with its interval; a dash where it is missing."""
     for column, value in where.items():
         rows = rows[rows[column] == value]
-    return as_text(rows.iloc[0].fillna(float("nan")).to_dict()) if len(rows) else DASH
+    return with_interval(rows.iloc[0].fillna(float("nan")).to_dict()) if len(rows) else DASH
 
 
 def audit_variants(results: Results, dataset: str) -> pd.DataFrame:
@@ -408,10 +409,10 @@ def audit_variants(results: Results, dataset: str) -> pd.DataFrame:
         line = {f"{dataset}: variant": str(variant)}
         for attack, cells in attacked:
             where = {"attack": attack, "cells_per_donor": cells, "metric": "auc"}
-            text = with_interval(rows, **where, released="synthetic")
+            text = audited(rows, **where, released="synthetic")
             line[f"{attack}, {cells} {'cell' if cells == 1 else 'cells'}"] = text
-        line["C2ST"] = with_interval(rows, released="synthetic", metric="c2st")
-        line["C2ST of real cells"] = with_interval(rows, released=BASELINE, metric="c2st")
+        line["C2ST"] = audited(rows, released="synthetic", metric="c2st")
+        line["C2ST of real cells"] = audited(rows, released=BASELINE, metric="c2st")
         lines.append(line)
     in_order = list(AUDITED)
     return pd.DataFrame(lines).sort_values(

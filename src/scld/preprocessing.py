@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from scld.schema import label_column
-
-if TYPE_CHECKING:
-    pass
 
 TARGET_SUM = 1e4  # counts per cell after normalisation, unless another number is given
 

@@ -25,7 +25,7 @@ from scld.evaluation.options import (
 from scld.evaluation.results import Results
 from scld.evaluation.table import tabulate
 from scld.io.atomic import atomic_write
-from scld.io.text import write_csv, write_text
+from scld.io.text import records, write_csv, write_json, write_text
 from scld.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -197,20 +197,16 @@ class Report(Results):
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Table, notes and worst genes as JSON, also written to ``path`` if one is given."""
-        rows = json.loads(self.table.to_json(orient="records", double_precision=8))
         values = {
             "about": self.about,
             "labels": self.labels,
             "seed": self.seed,
             "genes": len(self.gene_names),
             "notes": self.notes,
-            "metrics": rows,
+            "metrics": records(self.table),
             "worst_genes": json.loads(self.worst_genes.to_json(orient="records")),
         }
-        text = json.dumps(values, indent=1)
-        if path is not None:
-            write_text(Path(path), text)
-        return text
+        return write_json(path, values)
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write a page: summary, plots, cell types, privacy, all metrics. One file, offline."""

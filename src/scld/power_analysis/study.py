@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from scld.errors import RequestError, check_int, listed
-from scld.io.text import write_csv, write_text
+from scld.io.text import records, with_interval, write_csv, write_json, write_text
 from scld.power_analysis import detection, results
 from scld.power_analysis.cache import Cache, digest
 from scld.power_analysis.design import PowerDesign
@@ -144,12 +142,8 @@ class PowerStudy(Results):
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Design, notes and table as JSON, also written to ``path`` if one is given."""
-        rows = json.loads(self.table.to_json(orient="records", double_precision=8))
         values = {"seed": self.seed, "notes": self.notes, "design": self.design.to_dict()}
-        text = json.dumps({**values, "results": rows}, indent=1)
-        if path is not None:
-            write_text(Path(path), text)
-        return text
+        return write_json(path, {**values, "results": records(self.table)})
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the table."""
@@ -188,7 +182,7 @@ class PowerStudy(Results):
             if analysis == results.EXPRESSION:
                 keys.remove("type")
             keys = [key for key in keys if some[key].notna().any()]
-            wide = some.assign(text=[_interval(row) for row in some.to_dict("records")])
+            wide = some.assign(text=[with_interval(row) for row in some.to_dict("records")])
             table = wide.pivot(index=keys, columns="metric", values="text")
             table = table.reindex(columns=pd.unique(some["metric"])).reset_index()
             texts = [[_text(value) for value in row] for row in table.to_numpy(object)]
@@ -205,14 +199,6 @@ class PowerStudy(Results):
 
     def __repr__(self) -> str:
         return f"PowerStudy({len(self.table):,} results of {len(self.design.points)} designs)"
-
-
-def _interval(row: dict[Any, Any]) -> str:
-    if np.isnan(row["value"]):
-        return "–"
-    if np.isnan(row["lower"]):
-        return f"{row['value']:.2f}"
-    return f"{row['value']:.2f} ({row['lower']:.2f}–{row['upper']:.2f})"
 
 
 def _text(value: Any) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pandas as pd
+
+from scld.io.text import with_interval
 
 SYNTHETIC, COPIES, SAME, OTHER = "synthetic", "copies", "same donors", "other donors"  # released
 RELEASED = {
@@ -69,19 +69,10 @@ class Results:
     def _text(self, released: str, attack: str, cells: int, metric: str) -> str:
         where = dict(zip(KEYS, (released, attack, cells, metric), strict=True))
         rows = self.values(**where).to_dict("records")
-        return as_text(rows[0]) if rows else ""
+        return with_interval(rows[0]) if rows else ""
 
     def fidelity(self) -> str:
         """One line on how well a classifier distinguishes synthetic from training cells."""
         names = (SYNTHETIC, BASELINE)
         synthetic, real = (self._text(name, "", 0, C2ST) for name in names)
         return f"Fidelity: C2ST AUC, worst of three, {synthetic}; real cells {real}"
-
-
-def as_text(row: dict[Any, Any]) -> str:
-    """A value with its interval; a dash where it is missing."""
-    if np.isnan(row["value"]):
-        return "–"
-    if np.isnan(row["lower"]):
-        return f"{row['value']:.2f}"
-    return f"{row['value']:.2f} ({row['lower']:.2f}–{row['upper']:.2f})"

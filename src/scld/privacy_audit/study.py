@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 from scld.config import Config
 from scld.errors import RequestError, check_int
 from scld.io.read import Source
-from scld.io.text import write_csv, write_text
+from scld.io.text import records, write_csv, write_json, write_text
 from scld.privacy_audit import results
 from scld.privacy_audit.donors import RealCells
 from scld.privacy_audit.replicate import Generate, Replicate
@@ -196,12 +195,9 @@ class PrivacyAudit(Results):
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Notes and table as JSON, also written to ``path`` if one is given."""
-        rows = json.loads(self.table.to_json(orient="records", double_precision=8))
         values = {"seed": self.seed, "donors": self.donors, "replicates": self.replicates}
-        text = json.dumps({**values, "notes": self.notes, "results": rows}, indent=1)
-        if path is not None:
-            write_text(Path(path), text)
-        return text
+        found = {"notes": self.notes, "results": records(self.table)}
+        return write_json(path, {**values, **found})
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the table."""
