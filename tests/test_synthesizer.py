@@ -1141,3 +1141,22 @@ def test_genes_that_vary_less_than_counts_do_are_named(config, values):
     with pytest.warns(UserWarning, match=r"vary less .*: 1 .*'gene_3', mean .*raw counts") as seen:
         fit(cells, config=config)
     assert seen[0].filename == __file__
+
+
+def test_gene_ids_come_along_to_the_cells_and_the_checkpoint(config, tmp_path):
+    cells = make_cells()
+    cells.var["gene_ids"] = [f"ENSG0{i}" for i in range(cells.n_vars)]
+    cells.var["dispersion"] = 0.5
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    synth = scld.Synthesizer("cell_type", config=config).fit(
+        tmp_path / "cells.h5ad", checkpoint=tmp_path / "model.scld", progress=False
+    )
+    for model in (synth, scld.load(tmp_path / "model.scld")):
+        made = model.sample(
+            3, seed=0, progress=False, effects=[scld.Effect({cells.var_names[1]: 1})]
+        )
+        assert list(made.var) == ["gene_ids", "log2fc_1"]
+        assert made.var["gene_ids"].equals(cells.var["gene_ids"])
+    made.write_h5ad(tmp_path / "made.h5ad")
+    more = synth.augment(tmp_path / "cells.h5ad", "cell_type", "balance", progress=False)
+    assert list(more.var) == ["gene_ids", "dispersion"]

@@ -144,7 +144,9 @@ _threads = click.option(
     help="Most threads to use; by default OMP_NUM_THREADS or all cores. Results are the same.",
 )
 _quiet = click.option("--quiet", is_flag=True, help="No progress on standard error.")
-_layer = click.option("--layer", help="Layer that holds the raw counts; X by default.")
+_layer = click.option(
+    "--layer", help="Layer that holds the raw counts, or raw for adata.raw; X by default."
+)
 _cells_out = click.option(
     "-o", "--output", type=_out, required=True, help=".h5ad file or .zarr store to write."
 )
@@ -720,7 +722,7 @@ def split(
 )
 @click.option(
     "--genes",
-    type=click.Choice(["same", "intersection"]),
+    type=_Choice(["same", "intersection"]),
     default="same",
     show_default=True,
     help="If gene names differ: stop, or score the shared genes.",
@@ -811,6 +813,7 @@ def evaluate(
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same results.")
 @_reports_out
+@_threads
 @_overwrite
 @_quiet
 def power(
@@ -867,6 +870,7 @@ def power(
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same results.")
 @_reports_out
+@_threads
 @_overwrite
 @_quiet
 def audit(

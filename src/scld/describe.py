@@ -83,7 +83,7 @@ def _training(history: Plain) -> Plain:
 
 
 def _cells(path: Path, layer: str | None) -> Plain:
-    _, obs, genes, stored = outline(path, layer)
+    _, obs, var, stored = outline(path, layer)
     some = read(path, layer, at_most=_LOOKED_AT)
     layers = some.uns[ORIGIN]["layers"]
     names = [layer] if layer is not None else [None, *layers]
@@ -91,11 +91,11 @@ def _cells(path: Path, layer: str | None) -> Plain:
         "kind": "cells",
         "path": str(path),
         "cells": len(obs),
-        "genes": len(genes),
+        "genes": len(var),
         "stored_values": stored,
         "matrices": {name or "X": _matrix(path, name, some, layer) for name in names},
         "labels": _labels(obs),
-        "fit": _fit(len(obs), len(genes), stored),
+        "fit": _fit(len(obs), len(var), stored),
     }
 
 

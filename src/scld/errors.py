@@ -69,9 +69,16 @@ def unwritable(text: str) -> str:
 
 
 def nearest(value: str, known: Sequence[str]) -> str:
-    """A '; did you mean ...?' for the end of an error, or an empty text."""
+    """A '; did you mean ...?' for the end of an error, or an empty text.
+
+    Examples
+    --------
+    >>> nearest("plasma", ["B cell", "plasma cell"])
+    "; did you mean 'plasma cell'?"
+    """
     by_lower = {name.lower(): name for name in known}
     match = difflib.get_close_matches(value.lower(), list(by_lower), n=1)
+    match += [name for name in by_lower if value.lower() in name.split()]
     return f"; did you mean {by_lower[match[0]]!r}?" if match else ""
 
 

@@ -90,7 +90,7 @@ class Synthesizer:
 
     @property
     def genes(self) -> pd.DataFrame:
-        """Columns ``gene`` and ``seen``: whether training saw a count of it."""
+        """Columns ``gene``, ``seen`` (whether training saw a count), and text columns of var."""
         return self._fitted.genes
 
     @property
@@ -119,7 +119,7 @@ class Synthesizer:
             An AnnData, the path of an ``.h5ad`` file, of a ``.zarr`` store or of shards, or a list
             of these: an atlas in pieces, whose genes are aligned by name.
         layer
-            The layer that holds the raw counts; ``X`` if None.
+            The layer that holds the raw counts, or ``"raw"`` for ``adata.raw``; ``X`` if None.
         genes
             If the genes of several sources differ: ``"same"`` refuses them, ``"intersection"``
             takes those that all have.
@@ -221,9 +221,10 @@ class Synthesizer:
         Returns
         -------
         AnnData
-            Raw counts (CSR) in all genes of training, labels as categoricals, a column
-            ``synthetic``, and settings in ``uns["scld"]``. If any combination is unseen, a column
-            ``seen_in_training``. Cells of different calls have different names.
+            Raw counts (CSR) in all genes of training, with the text columns of var, labels as
+            categoricals, a column ``synthetic``, and settings in ``uns["scld"]``. A column
+            ``seen_in_training`` if any combination is unseen. Cells of different calls have
+            different names.
 
         Notes
         -----

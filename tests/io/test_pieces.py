@@ -163,3 +163,20 @@ def test_counts_that_cannot_be_used_are_found_in_any_block(tmp_path, stream, mon
     with pytest.raises(DataError, match=r"cells\.h5ad: X: .*not integers"):
         scld.Synthesizer().fit(tmp_path / "cells.h5ad", stream=stream, progress=False)
     assert [file.name for file in tmp_path.iterdir()] == ["cells.h5ad"]
+
+
+def test_text_columns_of_var_annotate_the_genes_and_numbers_do_not(tmp_path):
+    cells = CELLS.copy()
+    ids = [f"ENSG{i}" for i in range(cells.n_vars)]
+    cells.var["id"] = ids
+    cells.var["chromosome"] = pd.Categorical([None, *["X"] * (cells.n_vars - 1)])
+    cells.var["mean"], cells.var["highly_variable"] = 1.5, True
+    cells.var["gene"] = cells.var["a/b"] = cells.var[7] = "a name that is in use, or no name"
+    cells.var["mixed"] = pd.Series([1, *ids[1:]], cells.var_names, dtype=object)
+    other = CELLS[:, :5].copy()
+    shuffled = cells[:, ::-1].copy()
+    genes = Pieces.of([shuffled, other], None, "intersection").gene_annotation
+    assert list(genes) == ["id", "chromosome"]
+    assert list(genes.index) == list(CELLS.var_names[:5][::-1])
+    assert genes["id"].tolist() == ids[:5][::-1]
+    assert genes["chromosome"].tolist() == ["X"] * 4 + [""]

@@ -17,7 +17,8 @@ from toy import make_cells
 from scld import Synthesizer
 from scld.errors import DataError
 from scld.io.counts import count_matrix
-from scld.io.read import MissingLayerError, layer_names, read
+from scld.io.read import MissingLayerError, blocks_of, layer_names, read
+from scld.io.write import write_whole
 
 COUNTS = np.random.default_rng(0).poisson(1.0, (20, 7)) + np.eye(20, 7, dtype=int)
 COUNTS[:, 0] += 1  # no empty cell
@@ -326,15 +327,34 @@ def test_several_modalities_are_refused_with_one_of_them():
         read(MuData())
 
 
-def test_transformed_counts_beside_a_raw_say_how_to_use_it(tmp_path):
+def test_raw_is_read_with_its_own_genes(tmp_path):
     cells = make_cells()
+    counts = cells.X.copy()
     cells.raw = cells
+    cells = cells[:, :5].copy()
     cells.X = cells.X * 0.5
     cells.write_h5ad(tmp_path / "a.h5ad")
-    for source in (cells, tmp_path / "a.h5ad"):
-        with pytest.raises(DataError, match=r"pass adata.raw.to_adata\(\)"):
+    write_whole(cells, tmp_path / "a.zarr")
+    for source in (cells, tmp_path / "a.h5ad", tmp_path / "a.zarr"):
+        with pytest.raises(DataError, match=r"layers here: ('counts', )?'raw'"):
             count_matrix(read(source))
-    count_matrix(cells.raw.to_adata())
+        raw = read(source, "raw")
+        assert (count_matrix(raw) != counts).nnz == 0
+        assert list(raw.var_names) == list(cells.raw.var_names)
+        some = read(source, "raw", at_most=4, seed=1)
+        rows = cells.obs_names.get_indexer(some.obs_names)
+        assert (count_matrix(some) != counts[rows]).nnz == 0
+        blocks = [count_matrix(block) for block in blocks_of(source, "raw", 7)]
+        assert (sp.vstack(blocks) != counts).nnz == 0
+
+
+def test_a_layer_called_raw_goes_before_raw(tmp_path):
+    cells = make_cells()
+    cells.raw = cells
+    cells.layers["raw"] = cells.X * 2
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    for source in (cells, tmp_path / "a.h5ad"):
+        assert (read(source, "raw").X != cells.X * 2).nnz == 0
 
 
 def test_a_label_in_var_may_be_of_a_transposed_matrix(tmp_path):

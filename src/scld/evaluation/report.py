@@ -72,8 +72,8 @@ def evaluate(
     donor
         The obs column of donors in ``train`` and ``test``, for membership inference by donor.
     layer
-        The layer of raw counts; ``X`` if None, and for synthetic datasets without that layer,
-        with a note.
+        The layer of raw counts, or ``"raw"`` for ``adata.raw``; ``X`` if None, and for synthetic
+        datasets without that layer, with a note.
     log_normalised
         True, or the names of the synthetic datasets whose matrix is log(1 + counts per 10,000)
         instead of counts. Metrics that need counts are left out for them.

@@ -67,7 +67,7 @@ class Assembly:
     Parameters
     ----------
     genes
-        Columns ``gene`` and ``seen``, one row per gene of the model.
+        Columns ``gene``, ``seen`` and those of var, one row per gene of the model.
     schema
         The labels.
     settings
@@ -90,7 +90,8 @@ class Assembly:
         columns = np.flatnonzero(self.genes["seen"]).astype(np.int32)
         shape = (counts.shape[0], len(self.genes))
         matrix = sp.csr_matrix((counts.data, columns[counts.indices], counts.indptr), shape=shape)
-        var = pd.DataFrame(dict(self.columns), index=self.genes["gene"].to_numpy())
+        annotation = self.genes.drop(columns=["gene", "seen"])
+        var = annotation.set_axis(self.genes["gene"].to_numpy()).assign(**self.columns)
         obs = request.obs(cells, self.schema)
         obs[synthetic_name(self.schema)] = True
         adata = ad.AnnData(X=matrix, obs=obs, var=var, uns={"scld": deepcopy(self.settings)})

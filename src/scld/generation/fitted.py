@@ -47,7 +47,7 @@ class FittedModel:
     schema
         The labels, their categories and frequencies in training.
     genes
-        Columns ``gene`` and ``seen``: whether training saw a count of it.
+        Columns ``gene``, ``seen`` (whether training saw a count of it), and text columns of var.
     history
         What training did, as plain values.
     config, seed

@@ -2,7 +2,8 @@
 
 manifest.json            format version, scld version, settings, training history
 schema.json              labels, categories, number of cells of each combination
-genes.csv                gene names in training order, and whether training saw a count of them
+genes.csv                gene names in training order, whether training saw a count of them, and
+                         the text columns of var
 <part>.safetensors       one file per network, one for the latent space, one for the discriminator
 SHA256SUMS               of all these files
 resume/                  state of an unfinished fit; may be deleted
@@ -13,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +43,7 @@ class Checkpoint:
 
     manifest: dict[str, Any]
     schema: dict[str, Any]
-    genes: pd.DataFrame  # columns: gene, seen
+    genes: pd.DataFrame  # columns: gene, seen, and text columns of var
     parts: dict[str, Tensors]
 
 
@@ -125,7 +127,7 @@ def _read(path: Path) -> Checkpoint:
     restore(path)
     with _opened(path) as folder:
         manifest, schema = _manifest(path, folder), folder.json(SCHEMA)
-        kinds = {"gene": str, "seen": bool}
+        kinds: dict[str, type] = defaultdict(lambda: str, seen=bool)
         genes = pd.read_csv(io.BytesIO(folder.content(GENES)), dtype=kinds, keep_default_na=False)
         names = {name: f"{name}.safetensors" for name in manifest["parts"]}
         parts = {name: load(folder.content(file)) for name, file in names.items()}

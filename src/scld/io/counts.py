@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scld.errors import DataError, listed, one_line, unwritable
-from scld.io.read import ORIGIN, layer_names, native
+from scld.io.read import ORIGIN, layers_and_raw, native
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,12 +50,10 @@ def count_matrix(adata: AnnData, place: str | None = None) -> sp.csr_matrix:
     """
     origin = adata.uns.get(ORIGIN)
     if not isinstance(origin, dict):
-        origin = {"place": "X", "layers": layer_names(adata)}
+        origin = {"place": "X", "layers": layers_and_raw(adata)}
     place = place or origin["place"]
     layers = listed(origin["layers"]) or "none"
     hint = f"pass raw counts, or name the layer that holds them with layer= (layers here: {layers})"
-    if origin.get("raw", adata.raw is not None):
-        hint += "; there is a raw too: if it has counts, pass adata.raw.to_adata()"
     if adata.X is None:
         raise DataError(f"{place}: there is no matrix; {hint}")
     _check_genes(adata.var_names, place)

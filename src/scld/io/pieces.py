@@ -15,14 +15,15 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scld.errors import DataError, RequestError, listed
+from scld.errors import DataError, RequestError, listed, unwritable
 from scld.io.counts import check_unique, count_matrix
 from scld.io.disk import DiskCounts
-from scld.io.read import Source, blocks_of, gene_columns, outline, read
+from scld.io.read import Source, blocks_of, outline, read
 from scld.progress import Update
 
 _BLOCK = 8192  # cells that are read at a time
 GENES = ("same", "intersection")
+_OWN = ("gene", "seen", "_index")  # of the table of genes, and of AnnData
 _MATRIX = "X"  # how errors call an AnnData that is the only source
 
 
@@ -38,8 +39,8 @@ class Piece:
         How errors call it.
     obs
         Its table.
-    genes
-        Names of its genes.
+    var
+        Its table of genes.
     stored
         Number of values that its matrix stores.
     """
@@ -48,15 +49,20 @@ class Piece:
     layer: str | None
     place: str
     obs: pd.DataFrame
-    genes: pd.Index
+    var: pd.DataFrame
     stored: int
 
     @classmethod
     def of(cls, source: Source, layer: str | None) -> Piece:
         """Read the tables of a source."""
-        place, obs, genes, stored = outline(source, layer)
-        check_unique(genes, place)
-        return cls(source, layer, place, obs, genes, stored)
+        place, obs, var, stored = outline(source, layer)
+        check_unique(var.index, place)
+        return cls(source, layer, place, obs, var, stored)
+
+    @property
+    def genes(self) -> pd.Index:
+        """Names of its genes."""
+        return self.var.index
 
     @property
     def matrix(self) -> str | None:
@@ -68,7 +74,7 @@ class Piece:
     def check_not_transposed(self, labels: Sequence[str]) -> None:
         """Raise `DataError` if a label is a column of var."""
         missing = [label for label in labels if label not in self.obs]
-        found = [label for label in missing if label in gene_columns(self.source)]
+        found = [label for label in missing if label in self.var]
         if found:
             seen = f"label {found[0]!r} is a column of var, not of obs"
             advice = "if the matrix is genes x cells, pass adata.T"
@@ -133,6 +139,18 @@ class Pieces:
     def stored(self) -> int:
         """Number of values that the matrices store."""
         return sum(piece.stored for piece in self.pieces)
+
+    @property
+    def gene_annotation(self) -> pd.DataFrame:
+        """The text columns of the first source's var, such as gene ids, as text.
+
+        Numbers are left out: most are statistics of the training cells.
+        """
+        var = self.pieces[0].var.loc[self.genes]
+        texts = {name: _as_text(column) for name, column in var.items() if _is_name(name)}
+        return pd.DataFrame(
+            {name: column for name, column in texts.items() if column is not None}, index=var.index
+        )
 
     @property
     def place(self) -> str:
@@ -215,6 +233,23 @@ def _common_genes(pieces: Sequence[Piece], genes: str) -> pd.Index:
             advice = f"genes='intersection' (--genes intersection) takes the {len(common):,} shared"
             raise DataError(f"{piece.place}: {seen}; {advice}")
     return first.genes
+
+
+def _is_name(name: Any) -> bool:
+    """Whether files can hold a column of this name; gene and seen are columns of a model's own."""
+    return isinstance(name, str) and name not in _OWN and "/" not in name and not unwritable(name)
+
+
+def _as_text(column: pd.Series) -> pd.Series | None:
+    """A column of text, empty where a value is missing; None for any other."""
+    values = column.astype(object)
+    if not values.notna().any() or not values.dropna().map(_is_text).all():
+        return None
+    return values.where(values.notna(), "")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and (not value or not unwritable(value))
 
 
 def _check_kinds(label: str, pieces: Sequence[Piece]) -> None:

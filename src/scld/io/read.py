@@ -1,4 +1,4 @@
-"""Read cells: an AnnData, .h5ad or .zarr -> matrix, obs and gene names."""
+"""Read cells: an AnnData, .h5ad or .zarr -> matrix, obs and var."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Source = Any  # an AnnData, or the path of one: str or os.PathLike
 RowsOf = Callable[[int], "np.ndarray | None"]  # number of cells -> rows to read; None: all
+RAW = "raw"  # what layer= calls adata.raw
+_RAW_MATRIX = f"{RAW}/X"
 ORIGIN = "scld_origin"  # key in uns: where a matrix was read from, for the errors of count_matrix
 
 
@@ -32,7 +34,7 @@ class MissingLayerError(DataError):
 def read(
     source: Source, layer: str | None = None, *, at_most: int | None = None, seed: int = 0
 ) -> AnnData:
-    """Read the matrix, ``obs`` and the gene names, and nothing else that a file may hold.
+    """Read the matrix, ``obs`` and ``var``, and nothing else that a file may hold.
 
     Parameters
     ----------
@@ -40,7 +42,8 @@ def read(
         An AnnData in memory (returned as it is if ``layer`` is None, names are text and
         scipy knows its number type), or the path of an ``.h5ad`` file or ``.zarr`` store.
     layer
-        The layer to take as the matrix; ``X`` if None.
+        The layer to take as the matrix; ``X`` if None. ``"raw"`` takes ``adata.raw`` with its own
+        genes, unless a layer has that name.
     at_most
         Read a random sample of this many cells if there are more. Only their rows are read from a
         file.
@@ -75,13 +78,15 @@ def read(
             allowed = f"pass one modality, such as mdata[{next(iter(source.mod), 'rna')!r}]"
         raise DataError(f"source: got {type(source).__name__}; {allowed}")
     cells = _usable(source.to_memory() if source.isbacked else source)
-    _check_layer(layer, layer_names(cells), "the AnnData")
+    layers = layers_and_raw(cells)
+    _check_layer(layer, layers, "the AnnData")
     rows = _sampled_rows(cells.n_obs, at_most, seed)
     cells = cells if rows is None else cells[rows]
     if layer is None:
         return cells
-    matrix, layers = cells.layers[layer], layer_names(cells)
-    return _with_origin(matrix, cells.obs, cells.var_names, f"layer {layer!r}", layers)
+    of_raw = layer not in layer_names(cells)
+    matrix, var = (cells.raw.X, cells.raw.var) if of_raw else (cells.layers[layer], cells.var)
+    return _with_origin(matrix, cells.obs, var, f"layer {layer!r}", layers)
 
 
 def native(matrix: Any) -> Any:
@@ -120,15 +125,16 @@ def _usable(cells: AnnData) -> AnnData:
             var=var,
             uns=cells.uns,
             layers={name: cells.layers[name] for name in layer_names(cells)},
+            raw=None if cells.raw is None else {"X": cells.raw.X, "var": cells.raw.var},
         )
 
 
-def outline(source: Source, layer: str | None) -> tuple[str, pd.DataFrame, pd.Index, int]:
-    """What there is without reading the matrix: its place, obs, genes, number of stored values."""
+def outline(source: Source, layer: str | None) -> tuple[str, pd.DataFrame, pd.DataFrame, int]:
+    """What there is without reading the matrix: its place, obs, var, number of stored values."""
     if not isinstance(source, str | os.PathLike):
         cells = read(source, layer)
         stored = cells.X.nnz if hasattr(cells.X, "nnz") else int(np.prod(cells.shape))
-        return "X", cells.obs, cells.var_names.astype(str), stored
+        return "X", cells.obs, cells.var.set_axis(cells.var_names.astype(str)), stored
     path = _checked_path(source)
     with _explained(path):
         parts = [_outline(folder, layer) for folder in _stores(path)]
@@ -155,20 +161,20 @@ def _stores(path: Path) -> list[Path]:
     return finished(path).folders() if is_sharded(path) else [path]
 
 
-def _outline(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.Index, int]:
+def _outline(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     with _opened(path) as store:
         part, _ = _part(store, layer, one_line(path))
-        obs, genes = _tables(store)
+        obs, var = _tables(store, part)
         stored = store[part]
         values = stored["data"] if hasattr(stored, "keys") else stored
-        return obs, genes, int(np.prod(values.shape))
+        return obs, var, int(np.prod(values.shape))
 
 
 def _blocks(store: Any, layer: str | None, size: int, place: str) -> Iterator[AnnData]:
     import anndata as ad
 
     part, layers = _part(store, layer, place)
-    obs, genes = _tables(store)
+    obs, var = _tables(store, part)
     stored: Any = store[part]
     if hasattr(stored, "keys"):
         by_rows = stored.attrs["encoding-type"] == "csr_matrix"
@@ -176,8 +182,7 @@ def _blocks(store: Any, layer: str | None, size: int, place: str) -> Iterator[An
     where = "X" if layer is None else f"layer {layer!r}"
     for start in range(0, len(obs), size):
         rows = slice(start, min(start + size, len(obs)))
-        more = (f"{place}: {where}", layers, "raw" in store)
-        yield _with_origin(stored[rows], obs.iloc[rows], genes, *more)
+        yield _with_origin(stored[rows], obs.iloc[rows], var, f"{place}: {where}", layers)
 
 
 def _sampled_rows(cells: int, at_most: int | None, seed: int) -> np.ndarray | None:
@@ -227,15 +232,6 @@ def _how_to_read(path: Path) -> str:
     return "pass an .h5ad file or a .zarr store (AnnData.write_h5ad makes one)"
 
 
-def gene_columns(source: Source) -> list[str]:
-    """Names of the var columns of a source."""
-    if not isinstance(source, str | os.PathLike):
-        return list(map(str, source.var.columns))
-    path = _checked_path(source)
-    with _explained(path), _opened(_stores(path)[0]) as store:
-        return list(map(str, store["var"].attrs.get("column-order", [])))
-
-
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Errors while a path is read, in one line: HDF5, zarr and anndata each raise their own."""
@@ -255,6 +251,12 @@ def _explained(path: Path) -> Iterator[None]:
 def layer_names(adata: AnnData) -> list[str]:
     """The names of the layers; anndata 0.13 has X among them, as None."""
     return [name for name in adata.layers if name is not None]
+
+
+def layers_and_raw(adata: AnnData) -> list[str]:
+    """What ``layer=`` can name."""
+    names = layer_names(adata)
+    return names + [RAW] * (adata.raw is not None and RAW not in names)
 
 
 def read_all(source: Source) -> AnnData:
@@ -289,7 +291,7 @@ def _read_shards(path: Path, layer: str | None, at_most: int | None, seed: int) 
                 parts.append(_read_store(store, layer, partial(_these, some), one_line(folder)))
     matrix = sp.vstack([part.X for part in parts], format="csr")
     obs, origin = pd.concat([part.obs for part in parts]), parts[0].uns[ORIGIN]
-    return _with_origin(matrix, obs, parts[0].var_names, one_line(path), origin["layers"])
+    return _with_origin(matrix, obs, parts[0].var, one_line(path), origin["layers"])
 
 
 def _within(rows: np.ndarray, first: int, stop: int) -> np.ndarray:
@@ -306,29 +308,37 @@ def _read_store(store: Any, layer: str | None, rows_of: RowsOf, place: str) -> A
     import anndata as ad
 
     part, layers = _part(store, layer, place)
-    obs, genes = _tables(store)
+    obs, var = _tables(store, part)
     rows = rows_of(len(obs))
     matrix = ad.io.read_elem(store[part]) if rows is None else _read_rows(store[part], rows)
     obs = obs if rows is None else obs.iloc[rows]
     where = "X" if layer is None else f"layer {layer!r}"
-    return _with_origin(matrix, obs, genes, f"{place}: {where}", layers, "raw" in store)
+    return _with_origin(matrix, obs, var, f"{place}: {where}", layers)
 
 
 def _part(store: Any, layer: str | None, place: str) -> tuple[str, list[str]]:
     """Where the matrix is in a store, checked, and the layers that there are."""
     layers = list(store["layers"]) if "layers" in store else []
+    of_raw = RAW not in layers and _RAW_MATRIX in store  # without one, zarr has an empty raw
+    layers += [RAW] * of_raw
     _check_layer(layer, layers, place)
     part = "X" if layer is None else f"layers/{layer}"
-    _check_parts([part, "obs", "var"], store, place, layers)
+    part = _RAW_MATRIX if layer == RAW and of_raw else part
+    _check_parts([part, "obs", _var_of(part)], store, place, layers)
     return part, layers
 
 
-def _tables(store: Any) -> tuple[pd.DataFrame, pd.Index]:
-    """The obs table and the names of the genes."""
+def _var_of(part: str) -> str:
+    """The table of the genes of a matrix: raw has its own."""
+    return f"{RAW}/var" if part == _RAW_MATRIX else "var"
+
+
+def _tables(store: Any, part: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The obs table, and that of the genes of a matrix; their names are text."""
     import anndata as ad
 
-    obs, var = (ad.io.read_elem(store[name]) for name in ("obs", "var"))
-    return obs, var.index.astype(str)
+    obs, var = (ad.io.read_elem(store[name]) for name in ("obs", _var_of(part)))
+    return obs, var.set_axis(var.index.astype(str))
 
 
 def _read_rows(stored: Any, rows: np.ndarray) -> Any:
@@ -374,15 +384,13 @@ def _check_parts(parts: Sequence[str], store: Any, place: str, layers: Sequence[
 def _with_origin(
     matrix: Any,
     obs: pd.DataFrame,
-    genes: pd.Index,
+    var: pd.DataFrame,
     place: str,
     layers: list[str],
-    raw: bool = False,
 ) -> AnnData:
     import anndata as ad
 
-    var = pd.DataFrame(index=genes.astype(str))
-    uns = {ORIGIN: {"place": place, "layers": layers, "raw": raw}}
+    uns = {ORIGIN: {"place": place, "layers": layers}}
     with warnings.catch_warnings():  # repeated gene names: an error in count_matrix, below
         warnings.simplefilter("ignore", UserWarning)
         return ad.AnnData(X=native(matrix), obs=obs, var=var, uns=uns)

@@ -70,6 +70,7 @@ def fit_model(
     with _counts_of(pieces, stream, target, progress, processes) as counts:
         in_training = gene_totals(counts) > 0
         names = pd.DataFrame({"gene": pieces.genes, "seen": in_training})
+        names = names.join(pieces.gene_annotation.reset_index(drop=True))
         fit = Fit(some_genes(counts, in_training), codes, schema.sizes, config, seed, device)
         memory = estimate_memory(fit)
         memory.check()
