@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from simulated import NO_CONTROLS, QUICK, TYPES, mixed, population, rebuilt, with_counts
+from threadpoolctl import threadpool_limits
 
 import scld
 from scld.evaluation.controls import bootstrap, poisson
@@ -137,6 +138,15 @@ def test_same_seed_same_values(train, test, fresh):
     pd.testing.assert_frame_equal(first, second)
     other = scld.evaluate(train, test, fresh, **small, seed=5).table
     assert not np.allclose(first["value"], other["value"])
+
+
+def test_any_number_of_threads_gives_the_same_values_but_for_rounding(train, test, fresh):
+    tables = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            report = scld.evaluate(train, test, fresh, **NO_CONTROLS)
+        tables.append(report.table.set_index(["dataset", "group", "metric"])["value"])
+    np.testing.assert_allclose(*tables, rtol=1e-4)
 
 
 def test_every_metric_of_the_registry_is_computed(report):
