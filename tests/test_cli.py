@@ -51,6 +51,11 @@ def done(*words):
     return result.stdout
 
 
+def next_command(said):
+    """The line with the command that is suggested."""
+    return next(line for line in said.splitlines() if line.startswith("Next: "))
+
+
 def read(path):
     return ad.read_h5ad(path) if path.suffix == ".h5ad" else ad.read_zarr(path)
 
@@ -104,8 +109,8 @@ def test_a_fit_shows_its_size_memory_and_progress(tiny, source, tmp_path):
     result = run("fit", source, "-l", "cell_type", "-o", tmp_path / "a.scld")
     assert result.exit_code == 0, result.output
     first, *rest = result.stderr.splitlines()
-    assert first.startswith("fit: 120 cells x 30 genes, about 0.")
-    assert first.endswith(" GB of memory")
+    assert first.startswith("fit: 120 cells x 30 genes, about 1 MB")
+    assert first.endswith(" MB of memory")
     for stage in ("1/4 autoencoder", "2/4 denoiser", "3/4 calibration"):
         assert stage in "".join(rest)
 
@@ -119,7 +124,7 @@ def test_a_fit_that_cannot_have_its_memory_is_refused_before_training(
     monkeypatch.setattr("scld.training.memory.memory_left", lambda: 0)
     monkeypatch.setattr("scld.training.stages.train", trained)
     error = refused("fit", source, "-o", tmp_path / "a.scld", "--device", "cpu", "--load")
-    assert "GB are left; leave stream=False (--load) out" in error
+    assert "MB are left; leave stream=False (--load) out" in error
     monkeypatch.setattr("scld.training.fit.check_loading", lambda stored: None)
     error = refused("fit", source, "-o", tmp_path / "a.scld", "--device", "cpu", "--load")
     assert "fit: needs about" in error
@@ -178,7 +183,23 @@ def test_the_command_that_is_suggested_next_can_be_typed(tiny, tmp_path, monkeyp
     said = done(*words)
     assert "Wrote 1,000 cells x 30 genes" in said
     assert set(ad.read_h5ad("cells.h5ad").obs["it's a type"]) == {'B "cell" $HOME'}
-    assert "--label=it's a type" in shlex.split(said.splitlines()[-1])
+    assert "--label=it's a type" in shlex.split(next_command(said))
+
+
+def test_what_is_suggested_next_names_the_layer_of_the_counts(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = make_cells()
+    cells.layers["umi"] = cells.X.copy()
+    cells.X = np.log1p(cells.X)
+    cells.write_h5ad("cells.h5ad")
+    for command in (("info", "cells.h5ad"), ("split", "cells.h5ad", "-l", "cell_type")):
+        words = shlex.split(next_command(run(*command).stdout).removeprefix("Next: "))
+        assert words[:2] == ["scld", "fit"]
+        assert {"--label=cell_type", "--layer=umi"} <= set(words)
+    done(*words[1:])
+    said = done("sample", "model.scld", "-n", "100", "-o", "synthetic.h5ad")
+    assert "--layer=umi" in next_command(said)
+    assert "Next" not in done("sample", "model.scld", "-n", "5", "-o", "few.h5ad")
 
 
 # Sample
@@ -351,6 +372,7 @@ def test_info_describes_a_checkpoint(saved):
         "donor: 0 (60), 1 (60)",
         "autoencoder:",
         "denoiser:",
+        "settings 'own'",
     ):
         assert words in said
 
@@ -538,7 +560,7 @@ REFUSED = [
     ((*EVALUATE, "a/x.h5ad", "b/x.h5ad"), "must differ without folder and ending"),
     ((*EVALUATE, "{source}", "-o", "report.pdf"), "allowed are .html and .json and .csv"),
     ((*EVALUATE, "nowhere.h5ad"), "nowhere.h5ad: no such file"),
-    (("info", "nowhere"), "no such checkpoint"),
+    (("info", "nowhere"), "nowhere: no such file"),
 ]
 
 
@@ -714,7 +736,7 @@ def test_evaluate_prints_scores_beside_the_baseline(saved, synth, source, tmp_pa
     real = ("--train", source, "--test", tmp_path / "test.h5ad")
     words = (*real, "--no-controls", "--max-cells", 60)
     said = done("evaluate", tmp_path / "mine.h5ad", *words, "-o", tmp_path / "a.csv", "--full")
-    assert "mine: Given one real and one synthetic cell" in said
+    assert "Given one real and one synthetic cell" in said
     assert "C2ST AUC, random forest" in said
     table = pd.read_csv(tmp_path / "a.csv")
     assert {"dataset", "group", "category", "metric", "value", "baseline"} <= set(table)

@@ -1,8 +1,11 @@
+import shutil
+
 import pytest
 from toy import make_cells
 
 import scld
-from scld.describe import as_text, describe
+from scld.describe import _settings, as_text, describe, fit_options
+from scld.errors import CheckpointError, DataError
 
 
 def test_a_model_is_described(saved, synth):
@@ -13,7 +16,7 @@ def test_a_model_is_described(saved, synth):
     assert about["bytes"] > 1000
     assert about["training"]["denoiser"]["steps"] == synth.summary["denoiser"]["steps"]
     text = as_text(about)
-    assert f"scld {scld.__version__}, seed 0, with post-guidance" in text
+    assert f"scld {scld.__version__}, settings 'own', seed 0, with post-guidance" in text
     assert "donor: 0 (60), 1 (60)" in text
 
 
@@ -39,9 +42,33 @@ def test_a_file_of_cells_is_described(tmp_path, ending):
     assert set(about["labels"]) == {"cell_type", "donor", "treated"}
     assert about["fit"]["fits"]
     text = as_text(about)
-    for words in ("120 cells, 30 genes", "layer 'counts': raw counts", "a fit takes about 0."):
+    for words in ("120 cells, 30 genes", "layer 'counts': raw counts", "a fit takes about"):
         assert words in text
     assert list(describe(path, "counts")["matrices"]) == ["counts"]
+
+
+def test_a_transposed_file_is_recognised(tmp_path):
+    make_cells().T.copy().write_h5ad(tmp_path / "cells.h5ad")
+    about = describe(tmp_path / "cells.h5ad")
+    assert (about["labels"], about["labels_in_var"]) == ({}, ["cell_type", "donor", "treated"])
+    assert "var has 'cell_type', 'donor', 'treated': if the matrix is genes x" in as_text(about)
+    assert fit_options(about) is None
+
+
+def test_what_is_neither_model_nor_cells_is_explained(tmp_path, saved):
+    (tmp_path / "cells.csv").write_text("a,b")
+    with pytest.raises(DataError, match=r"anndata.io.read_csv"):
+        describe(tmp_path / "cells.csv")
+    shutil.copytree(saved, tmp_path / "atlas.scld")
+    with pytest.raises(DataError, match=r"did you mean 'atlas.scld'"):
+        describe(tmp_path / "atlas")
+    with pytest.raises(CheckpointError, match=r"did you mean 'atlas.scld'"):
+        scld.load(tmp_path / "atlas")
+
+
+@pytest.mark.parametrize("preset", ["default", "quick"])
+def test_a_preset_is_named(preset):
+    assert _settings(scld.Config.preset(preset)) == preset
 
 
 def test_a_fit_that_is_too_large_is_said(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import io
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,3 +88,32 @@ def test_an_error_ends_the_bars(monkeypatch):
 
     with pytest.raises(ValueError, match="a bug"):
         failing()
+
+
+def test_a_notebook_has_one_line_for_each_bar_written_anew(clock, monkeypatch, capsys):
+    written = []
+
+    class ZMQInteractiveShell:
+        pass
+
+    class DisplayHandle:
+        def display(self, content, raw):
+            written.append([content["text/plain"]])
+
+        def update(self, content, raw):
+            written[-1].append(content["text/plain"])
+
+    shell = SimpleNamespace(get_ipython=ZMQInteractiveShell)
+    display = SimpleNamespace(DisplayHandle=DisplayHandle)
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    with progress_bars(True) as bar:
+        update = bar("a", 2)
+        clock[0] += 3
+        update(2, "done")
+        bar("b", 5)
+    assert written == [
+        ["a: 0/2 (0 %), 0:00:00 elapsed", "a: 2/2 (100 %), done, 0:00:03 elapsed"],
+        ["b: 0/5 (0 %), 0:00:00 elapsed"],
+    ]
+    assert capsys.readouterr().err == ""

@@ -58,14 +58,14 @@ def _fill(folder: Path, config: Config, progress: bool, say: Callable[[str], Non
     files = {"train": train, "test": test, "cells": cells, "cd14_monocytes": target}
     for name, adata in files.items():
         adata.write_h5ad(folder / f"{name}.h5ad", compression="gzip")
-    report = evaluate(train, test, {"SCLD": cells}, LABEL, progress=progress)
+    report = evaluate(train, test, {"scld": cells}, LABEL, progress=progress)
     report.to_html(folder / "report.html")
     report.to_json(folder / "report.json")
     report.to_png(folder / "real_and_synthetic.png")
     say(report.summary())
-    say(f"\n500 cells conditioned on {TARGET}, beside real ones:")
+    say(f"\n500 cells conditioned on {TARGET}, compared with real ones:")
     targeted = evaluate(
-        _target_cells(train), _target_cells(test), {"SCLD": target}, None, progress=progress
+        _target_cells(train), _target_cells(test), {"scld": target}, None, progress=progress
     )
     targeted.to_html(folder / "report_cd14_monocytes.html")
     say(targeted.summary())
@@ -79,8 +79,8 @@ def _contents(folder: Path) -> str:
     model = shlex.quote(f"{folder}/pbmc.scld")
     return f"""
 Files in {folder}:
-  report.html                  open it in a browser: scores and figures, beside real cells
-  real_and_synthetic.png       real and synthetic cells on one map
+  report.html                  open it in a browser: scores and figures, compared with real cells
+  real_and_synthetic.png       real and synthetic cells on one UMAP
   report_cd14_monocytes.html   the same report for the targeted type
   cells.h5ad                   synthetic cells, the whole population
   cd14_monocytes.h5ad          synthetic cells of one type

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from scld.config import Config
-from scld.errors import DataError
+from scld.config import PRESETS, Config
+from scld.errors import DataError, listed, one_line
 from scld.generation.fitted import FittedModel, torch_device
-from scld.io.checkpoint import SCHEMA, read_manifest
-from scld.io.counts import count_matrix
+from scld.io.checkpoint import is_model, read_manifest
+from scld.io.counts import LOOKED_AT, why_no_counts
 from scld.io.read import ORIGIN, outline, read
-from scld.machine import gigabytes
+from scld.machine import size_text
 from scld.schema import Schema
 from scld.training.memory import estimate_for, larger_than_memory
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-_LOOKED_AT = 1000  # cells whose counts are checked
 _MOST_CATEGORIES = 200  # of a column that is proposed as a label
 Plain = dict[str, Any]
 
@@ -43,8 +39,7 @@ def describe(path: Path, layer: str | None = None) -> Plain:
     >>> about["cells"], about["matrices"]["X"]["counts"], list(about["labels"])
     (2501, True, ['cell_type'])
     """
-    is_model = (path / SCHEMA).exists() or path.suffix.lower() not in (".h5ad", ".zarr")
-    return _model(path) if is_model else _cells(path, layer)
+    return _model(path) if is_model(path) else _cells(path, layer)
 
 
 def _model(path: Path) -> Plain:
@@ -58,6 +53,7 @@ def _model(path: Path) -> Plain:
         "format": manifest["format"],
         "bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
         "seed": model.seed,
+        "settings": _settings(model.config),
         "cells": model.history["cells"],
         "genes": len(model.genes),
         "genes_unseen": int((~model.genes["seen"]).sum()),
@@ -73,6 +69,11 @@ def _model(path: Path) -> Plain:
     }
 
 
+def _settings(config: Config) -> str:
+    """The preset that these settings are, if they are one."""
+    return next((name for name in PRESETS if Config.preset(name) == config), "own")
+
+
 def _training(history: Plain) -> Plain:
     return {
         "steps": history["steps"],
@@ -84,29 +85,29 @@ def _training(history: Plain) -> Plain:
 
 def _cells(path: Path, layer: str | None) -> Plain:
     _, obs, var, stored = outline(path, layer)
-    some = read(path, layer, at_most=_LOOKED_AT)
-    layers = some.uns[ORIGIN]["layers"]
+    layers = read(path, layer, at_most=1).uns[ORIGIN]["layers"]
     names = [layer] if layer is not None else [None, *layers]
+    labels = _labels(obs)
     return {
         "kind": "cells",
         "path": str(path),
         "cells": len(obs),
         "genes": len(var),
         "stored_values": stored,
-        "matrices": {name or "X": _matrix(path, name, some, layer) for name in names},
-        "labels": _labels(obs),
+        "matrices": {name or "X": _matrix(path, name) for name in names},
+        "labels": labels,
+        "labels_in_var": [] if labels else list(_labels(var)),
         "fit": _fit(len(obs), len(var), stored),
     }
 
 
-def _matrix(path: Path, name: str | None, some: AnnData, layer: str | None) -> Plain:
-    """Whether a matrix holds counts, as far as a sample of the cells shows."""
-    try:
-        cells = some if name == layer else read(path, name, at_most=_LOOKED_AT)
-        count_matrix(cells)
-    except DataError as error:
-        return {"counts": False, "reason": str(error)}
-    return {"counts": True}
+def _matrix(path: Path, layer: str | None) -> Plain:
+    """Whether a matrix holds counts, and why not."""
+    reason = why_no_counts(path, layer)
+    if reason is None:
+        return {"counts": True}
+    place = f"{one_line(path)}: {'X' if layer is None else f'layer {layer!r}'}: "
+    return {"counts": False, "reason": reason.removeprefix(place)}
 
 
 def _labels(obs: pd.DataFrame) -> Plain:
@@ -151,27 +152,42 @@ def _model_lines(about: Plain) -> list[str]:
         )
     post = "with" if about["post_guidance"] else "without"
     size = f"{about['bytes'] / 1e6:.1f} MB"
-    made = f"scld {about['version']}, seed {about['seed']}, {post} post-guidance"
-    return [*lines, f"  {size}, fitted by {made}"]
+    made = f"scld {about['version']}, settings {about['settings']!r}, seed {about['seed']}, {post}"
+    return [*lines, f"  {size}, fitted by {made} post-guidance"]
 
 
 def _cell_lines(about: Plain) -> list[str]:
     lines = [f"{about['path']}: {about['cells']:,} cells, {about['genes']:,} genes"]
+    if about["labels_in_var"]:
+        seen = f"no obs column could be a label, but var has {listed(about['labels_in_var'], 3)}"
+        lines.append(f"  {seen}: if the matrix is genes x cells, write adata.T to a file")
     for name, matrix in about["matrices"].items():
         place = name if name == "X" else f"layer {name!r}"
-        yes = f"raw counts (in {min(_LOOKED_AT, about['cells']):,} cells looked at)"
+        yes = f"raw counts (in {min(LOOKED_AT, about['cells']):,} cells looked at)"
         lines.append(f"  {place}: {yes if matrix['counts'] else 'not usable: ' + matrix['reason']}")
     for name, label in about["labels"].items():
         missing = f", missing in {label['missing']:,} cells" if label["missing"] else ""
-        sizes = f"{label['categories']:,} categories, the smallest of {label['smallest']:,} cells"
+        sizes = f"{label['categories']:,} categories; cells in the smallest: {label['smallest']:,}"
         lines.append(f"  possible label {name!r}: {sizes}{missing}")
-    if not about["labels"]:
+    if not about["labels"] and not about["labels_in_var"]:
         lines.append("  no obs column could be a label")
     return [*lines, "  " + _fit_line(about["fit"])]
 
 
+def fit_options(about: Plain) -> list[str] | None:
+    """The options of ``scld fit`` for a file with counts and a possible label; else None."""
+    if about["kind"] == "model":
+        return None
+    layers = [name for name, matrix in about["matrices"].items() if matrix["counts"]]
+    if not (layers and about["labels"]):
+        return None
+    label = next((name for name in about["labels"] if "type" in name.lower()), None)
+    layer = [] if layers[0] == "X" else [f"--layer={layers[0]}"]
+    return [f"--label={label or next(iter(about['labels']))}", *layer]
+
+
 def _fit_line(fit: Plain) -> str:
-    left = "" if fit["left"] is None else f", {gigabytes(fit['left'])} are left"
+    left = "" if fit["left"] is None else f", {size_text(fit['left'])} are left"
     where = ", counts read from a copy on disk" if fit["streamed"] else ""
     too_large = "" if fit["fits"] else ": too little; use fewer cells or genes"
-    return f"a fit takes about {gigabytes(fit['bytes'])} of memory{where}{left}{too_large}"
+    return f"a fit takes about {size_text(fit['bytes'])} of memory{where}{left}{too_large}"

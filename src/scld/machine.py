@@ -39,9 +39,9 @@ def set_threads(n: int) -> None:
         sys.modules["torch"].set_num_threads(number)
 
 
-def gigabytes(size: float) -> str:
+def size_text(size: float) -> str:
     """A number of bytes, for the user."""
-    return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
 def memory_left() -> int | None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 from scld.errors import printable
 
@@ -19,8 +20,8 @@ _LINES = 30  # at most, of a task with more steps
 def progress_bars(enabled: bool) -> Iterator[Bar]:
     """Open a group of progress bars; the yielded function starts one bar and returns its update.
 
-    Where standard error is no terminal (a file, a log, a notebook), each update is a line instead;
-    of many steps, a share.
+    Where standard error is no terminal (a file, a log), each update is a line instead; of many
+    steps, a share. In a notebook, one line for each bar is written anew.
 
     Examples
     --------
@@ -32,6 +33,8 @@ def progress_bars(enabled: bool) -> Iterator[Bar]:
         yield lambda name, total: lambda done, text: None
     elif _is_terminal():
         yield from _rich_bars()
+    elif _in_notebook():
+        yield _displayed
     else:
         yield _lines
 
@@ -39,6 +42,25 @@ def progress_bars(enabled: bool) -> Iterator[Bar]:
 def _is_terminal() -> bool:
     """Whether a line can be overwritten there; in a notebook it cannot."""
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _displayed(name: str, total: int) -> Update:
+    """One line of a notebook, with what is new in place of what was there."""
+    from IPython.display import DisplayHandle
+
+    started, line = time.monotonic(), cast(Any, DisplayHandle)()
+    line.display({"text/plain": _line(name, 0, total, "", 0)}, raw=True)
+
+    def update(done: int, text: str) -> None:
+        seconds = time.monotonic() - started
+        line.update({"text/plain": _line(name, done, total, text, seconds)}, raw=True)
+
+    return update
 
 
 def _rich_bars() -> Iterator[Bar]:

@@ -40,6 +40,9 @@ class Label:
             known = list(self._codes)
             seen = f"no category {_key(value)!r} in training"
             near = nearest(_key(value), known)
+            parts = [part.strip() for part in _key(value).split(",")]
+            if len(parts) > 1 and all(map(self.knows, parts)):
+                near = "; name several one by one: repeat --where, or pass a list"
             raise RequestError(f"label {self.name!r}: {seen}; known: {listed(known)}{near}")
         return self._codes[_key(value)]
 
@@ -59,7 +62,7 @@ class Label:
         return np.array([*known, MISSING])[rows]  # factorize marks missing values -1: the last
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Schema:
     """The labels of a training set, and the number of cells of each combination of categories.
 
@@ -104,6 +107,11 @@ class Schema:
             return cls((), np.zeros((1, 0), np.int64), np.array([len(obs)])), codes
         combinations, cells = np.unique(codes, axis=0, return_counts=True)
         return cls(labels, combinations, cells.astype(np.int64)), codes
+
+    def __repr__(self) -> str:
+        sizes = [f"{label.name!r}: {len(label.categories)} categories" for label in self.labels]
+        combinations = f"{len(self.cells):,} combinations in {self.cells.sum():,} cells"
+        return f"Schema({', '.join(sizes) or 'no labels'}; {combinations})"
 
     @property
     def names(self) -> list[str]:
@@ -154,7 +162,9 @@ class Schema:
         matches = np.array(match).reshape(len(fixed), len(self.cells))
         count = matches.sum(axis=0)
         if count.max() < len(fixed) and not unseen:
-            wanted = ", ".join(f"{name}={shown(value)}" for name, value in where.items())
+            wanted = " and ".join(
+                f"{name}={' or '.join(texts)}" for name, texts in self.described(where).items()
+            )
             advice = "to generate an unseen combination, add unseen=True (--unseen)"
             raise RequestError(f"where: no training cell has {wanted}; {advice}")
         drawn = _choice(self.cells * (count == count.max()), uniforms[:, 0])

@@ -94,7 +94,10 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, intervals):
     with pytest.raises(Stop):
         run(stopped, progress=stopping_after(intervals), **keywords)
     history = run(resumed, progress=lambda done, text: seen.append(done), **keywords)
-    assert seen[0] == intervals  # the interval it stopped in is repeated, those before are not
+    first = [intervals - 1] * (
+        intervals > 1
+    )  # the last that was saved: those before are not repeated
+    assert seen[: len(first) + 1] == [*first, intervals]
     assert torch.equal(weights(complete), weights(resumed))
     assert replace(history, seconds=0.0) == replace(expected, seconds=0.0)
 
@@ -325,7 +328,23 @@ def test_progress_gives_intervals_and_loss():
     history = run(linear(), progress=lambda done, text: reports.append((done, text)))
     assert [done for done, _ in reports] == [1, 2, 3, 4, 5, 6, 6]  # the last fills the bar
     assert f"{min(history.validation):.4g}" in reports[-2][1]
-    assert reports[-1][1].endswith("best of 6 intervals")
+    assert reports[-1] == reports[-2]
+
+
+def test_progress_says_that_training_stopped_early_and_where_it_continues(tmp_path):
+    reports = []
+
+    def report(done, text):
+        reports.append((done, text))
+
+    config = replace(CONFIG, patience=1, learning_rate=50.0)  # too high: the loss rises
+    history = run(linear(), progress=report, config=config, resume=tmp_path / "state")
+    stopped = len(history.validation)
+    assert stopped < config.intervals
+    assert f"stopped after interval {stopped}" in reports[-1][1]
+    reports.clear()
+    run(linear(), progress=report, config=config, resume=tmp_path / "state")
+    assert reports[0] == (stopped, "continued from here")
 
 
 def test_a_held_out_loss_that_is_never_a_number_is_an_error():

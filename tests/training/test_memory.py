@@ -189,7 +189,7 @@ def test_it_is_refused_before_training_and_nothing_is_written(config, monkeypatc
 
 def test_progress_gives_the_estimate_and_changes_no_byte_of_the_model(config, synth, capsys):
     again = scld.Synthesizer(["cell_type", "donor"], config=config).fit(make_cells())
-    assert "GB of memory" in capsys.readouterr().err
+    assert "MB of memory" in capsys.readouterr().err
     one, other = (fitted._model.generator.parts() for fitted in (synth, again))
     for name, tensors in one.items():
         assert all(torch.equal(tensor, other[name][key]) for key, tensor in tensors.items())

@@ -63,7 +63,7 @@ def test_the_state_is_sealed_and_continued(state, complete):
     assert names == {"state.json", SUMS, *(f"{name}.safetensors" for name in FILES)}
     module, done = linear(), []
     run(module, resume=state, progress=lambda interval, text: done.append(interval))
-    assert done[0] == 4
+    assert done[:2] == [3, 4]
     assert torch.equal(weights(module), complete)
 
 

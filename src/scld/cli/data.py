@@ -51,6 +51,7 @@ def split(
 
     Fit a model to the first; score its cells beside the second.
     """
+    from scld.io.counts import layer_of_counts
     from scld.io.split import split as run
     from scld.io.write import check_output, write_whole
 
@@ -60,7 +61,9 @@ def split(
     for output, cells in zip((train_output, test_output), parts, strict=True):
         write_whole(cells, output, overwrite)
         click.echo(f"Wrote {cells.n_obs:,} cells: {output}")
-    suggest("scld", "fit", str(train_output), f"--label={label}", "-o", "model.scld")
+    layer = layer_of_counts(parts[0])
+    options_of_fit = [f"--label={label}", *([] if layer is None else [f"--layer={layer}"])]
+    suggest("scld", "fit", str(train_output), *options_of_fit, "-o", "model.scld")
 
 
 @click.command(
@@ -81,10 +84,13 @@ def info(path: Path, layer: str | None, as_json: bool) -> None:
     """
     import json
 
-    from scld.describe import as_text, describe
+    from scld.describe import as_text, describe, fit_options
 
     about = describe(path, layer)
     if as_json:
         click.echo(json.dumps(about, indent=1))
-    else:
-        say(as_text(about))
+        return
+    say(as_text(about))
+    of_fit = fit_options(about)
+    if of_fit is not None:
+        suggest("scld", "fit", str(path), *of_fit, "-o", "model.scld")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +12,6 @@ from scld.cli import options
 from scld.cli.group import Examples, suggest
 from scld.config import POST_GUIDANCE, PRESETS, Config
 from scld.errors import RequestError
-
-if TYPE_CHECKING:
-    from scld.synthesizer import Synthesizer
 
 
 @click.command(
@@ -100,11 +98,12 @@ def fit(
     cells: dict[str, Any] = {"layer": layer, "genes": genes, "stream": stream}
     cells |= {"devices": devices, "nodes": nodes}
     target: dict[str, Any] = {"checkpoint": output, "overwrite": overwrite}
+    started = time.monotonic()
     synth.fit(list(sources), **cells, **target, progress=not quiet)
     if not is_first_process():
         return
-    seconds = sum(history["seconds"] for _, history in _histories(synth))
-    click.echo(f"Fitted {synth.summary['cells']:,} cells in {seconds:.0f} s of training: {output}")
+    seconds = time.monotonic() - started
+    click.echo(f"Fitted {synth.summary['cells']:,} cells in {seconds:.0f} s: {output}")
     where = [f"--where={label.name}={label.categories[0]}" for label in synth.schema.labels[:1]]
     suggest("scld", "sample", str(output), "-n", "1000", *where, "-o", "cells.h5ad")
 
@@ -139,8 +138,3 @@ def _merged(values: Any, others: Any) -> Any:
         return others
     both = {name: _merged(values.get(name), other) for name, other in others.items()}
     return {**values, **both}
-
-
-def _histories(synth: Synthesizer) -> list[tuple[str, dict[str, Any]]]:
-    """Name and training history of each network."""
-    return [(name, part) for name, part in synth.summary.items() if isinstance(part, dict)]

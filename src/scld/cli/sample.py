@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from scld.generation.cluster import Plan
     from scld.synthesizer import Synthesizer
 
+_FEWEST_TO_EVALUATE = 50  # cells, as scld.evaluate says of fewer
+
 
 @click.command(
     cls=Examples,
@@ -98,10 +100,19 @@ def sample(
     conditions = [name for effect in design.get("effects", []) for name in effect.where]
     table = None if obs is None else table_of_cells(obs, synth.schema, conditions)
     cells = synth.stream(n, where=where, obs=table, unseen=unseen, **keywords, **design)
-    _report_written(write(cells, output, given["overwrite"]), synth, output)
-    label = [f"--label={name}" for name in synth.labels[:1]]
+    count = write(cells, output, given["overwrite"])
+    _report_written(count, synth, output)
+    if count >= _FEWEST_TO_EVALUATE:
+        _suggest_evaluation(synth, output)
+
+
+def _suggest_evaluation(synth: Synthesizer, output: Path) -> None:
+    labels = [f"--label={name}" for name in synth.labels]
+    layer = synth.summary.get("layer")
+    layers = [] if layer is None else [f"--layer={layer}"]
     real = ("--train", "train.h5ad", "--test", "test.h5ad")
-    suggest("scld", "evaluate", *real, str(output), *label, "-o", "report.html")
+    suggest("scld", "evaluate", str(output), *real, *labels, *layers, "-o", "report.html")
+    click.echo("(scld split makes train.h5ad and test.h5ad)")
 
 
 def _design(given: dict[str, Any], synth: Synthesizer) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from scld.generation.options import SamplingKeywords
 from scld.generation.request import part_of_cells
 from scld.generation.shards import SHARD_CELLS, generate_shard, shard_request
 from scld.io.shards import Plain, ShardStore, is_sharded, manifest_of
-from scld.machine import gigabytes, memory_left
+from scld.machine import memory_left, size_text
 from scld.progress import note, progress_bars
 
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://[^/\s]+:\d+")
@@ -174,8 +174,8 @@ class Plan:
         rate = f"{1 / seconds:,.0f} cells/s each"
         return (
             f"{total:,} cells in {self.shards:,} shards of {self.request['shard_cells']:,}\n"
-            f"disk: {gigabytes(size * total)}\n"
-            f"memory: {gigabytes(self.worker_bytes)} for each worker\n"
+            f"disk: {size_text(size * total)}\n"
+            f"memory: {size_text(self.worker_bytes)} for each worker\n"
             f"time: {duration} with workers of one thread: {workers}, {rate}"
         )
 
@@ -221,8 +221,8 @@ class Plan:
     def _check_memory(self, workers: int) -> None:
         left = memory_left()
         if left is not None and workers * self.worker_bytes > left:
-            needed = gigabytes(workers * self.worker_bytes)
-            seen = f"{workers} need about {needed} of memory, and {gigabytes(left)} are left"
+            needed = size_text(workers * self.worker_bytes)
+            seen = f"{workers} need about {needed} of memory, and {size_text(left)} are left"
             most = max(1, left // self.worker_bytes)
             advice = f"use at most {most}, or smaller shards (shard_cells)"
             raise RequestError(f"workers: {seen}; {advice}")

@@ -25,7 +25,7 @@ from scld.generation.options import SamplingKeywords, SamplingOptions, check_nam
 from scld.generation.request import SamplingRequest, digest_of
 from scld.io import checkpoint
 from scld.io.counts import LARGEST_COUNT, check_unique
-from scld.machine import gigabytes, memory_left
+from scld.machine import memory_left, size_text
 from scld.progress import progress_bars
 from scld.schema import Schema
 
@@ -166,7 +166,7 @@ class FittedModel:
         each += 4 * len(self.genes) * design.request.with_mean * _COPIES
         size, left = each * len(design.request.codes), memory_left()
         if left is not None and size > left / 2:
-            seen = f"the cells take about {gigabytes(size)} of {gigabytes(left)} of memory"
+            seen = f"the cells take about {size_text(size)} of {size_text(left)} of memory"
             advice = "stream(...) gives them in batches, scld.generate_shards writes them to disk"
             warnings.warn(f"{seen}; {advice}", stacklevel=4)
 

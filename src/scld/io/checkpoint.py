@@ -28,6 +28,7 @@ from safetensors.torch import load, save
 
 from scld.errors import CheckpointError, RequestError, one_line
 from scld.io.atomic import atomic_write, check_target, restore
+from scld.io.read import nearest_file
 from scld.io.sealed import SUMS, SealedFolder, seal
 from scld.io.upgrade import FORMAT, FORMATS, Tensors, upgraded
 
@@ -50,6 +51,11 @@ class Checkpoint:
 def check_output(path: Path, overwrite: bool) -> None:
     """Refuse a path that cannot be written, or holds anything but a checkpoint."""
     check_target(path, overwrite, "a checkpoint", _is_checkpoint)
+
+
+def is_model(path: Path) -> bool:
+    """Whether this is, or was meant to be, a checkpoint, finished or not."""
+    return any((path / name).exists() for name in (MANIFEST, SCHEMA, RESUME))
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -149,7 +155,7 @@ def _opened(path: Path) -> Iterator[SealedFolder]:
     """The files of a checkpoint; `CheckpointError` if there is none, or what is read is damaged."""
     if not path.exists():
         advice = f"check the path, or fit one with scld fit ... -o {path}"
-        raise CheckpointError(f"{path}: no such checkpoint; {advice}")
+        raise CheckpointError(f"{path}: no such checkpoint; {advice}{nearest_file(path)}")
     if not (path / MANIFEST).exists():
         if (path / RESUME).is_dir():
             advice = "run the same scld fit command again, and it continues where it stopped"

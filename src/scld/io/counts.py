@@ -13,13 +13,14 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scld.errors import DataError, listed, one_line, unwritable
-from scld.io.read import ORIGIN, layers_and_raw, native
+from scld.io.read import ORIGIN, Source, layers_and_raw, native, read
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 LARGEST_COUNT = 2**24 - 1  # float32 holds every integer up to here
+LOOKED_AT = 1000  # cells whose counts are checked, where not all are
 
 
 class TransformedCountsError(DataError):
@@ -64,6 +65,21 @@ def count_matrix(adata: AnnData, place: str | None = None) -> sp.csr_matrix:
     matrix.eliminate_zeros()
     _check_no_empty_cells(matrix, adata.obs_names, place)
     return matrix
+
+
+def layer_of_counts(adata: AnnData) -> str | None:
+    """The first of X, the layers and raw that holds raw counts; None if X does, or none of them."""
+    names = (None, *layers_and_raw(adata))
+    return next((name for name in names if why_no_counts(adata, name) is None), None)
+
+
+def why_no_counts(source: Source, layer: str | None) -> str | None:
+    """Why a matrix cannot be used as raw counts, as far as a sample of the cells shows."""
+    try:
+        count_matrix(read(source, layer, at_most=LOOKED_AT))
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _check_genes(names: pd.Index, place: str) -> None:

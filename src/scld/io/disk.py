@@ -122,11 +122,13 @@ def gene_variances(counts: Counts) -> np.ndarray:
     squares = np.zeros(counts.shape[1])
     for _, block in row_blocks(counts):
         squares += _sums(block.power(2, dtype=np.float64), 0)
-    return squares / cells - (gene_totals(counts) / cells) ** 2
+    variances: np.ndarray = squares / cells - (gene_totals(counts) / cells) ** 2
+    return variances.clip(min=0.0)  # rounding can leave less
 
 
 def _sums(block: sp.csr_matrix, axis: int) -> np.ndarray:
-    sums: np.ndarray = np.asarray(block.sum(axis=axis, dtype=np.float64)).ravel()
+    # scipy before 1.18 adds float32 in float32, whatever dtype it is asked for
+    sums: np.ndarray = np.asarray(block.astype(np.float64).sum(axis=axis)).ravel()
     return sums
 
 

@@ -195,7 +195,7 @@ def _sampled_rows(cells: int, at_most: int | None, seed: int) -> np.ndarray | No
 def _checked_path(source: Any) -> Path:
     path = Path(source).expanduser()
     if not path.exists():
-        raise DataError(f"{one_line(path)}: no such file; check the path{_nearest_file(path)}")
+        raise DataError(f"{one_line(path)}: no such file; check the path{nearest_file(path)}")
     if path.suffix.lower() not in {".h5ad", ".zarr"}:
         raise DataError(f"{one_line(path)}: unknown ending {path.suffix!r}; {_how_to_read(path)}")
     if not (path.is_file() or path.is_dir()):  # a pipe or a device would be waited for
@@ -406,6 +406,7 @@ def _check_layer(layer: str | None, layers: Sequence[str], place: str) -> None:
         raise MissingLayerError(f"layer {layer!r}: not in {place}; {known}; {advice}{near}")
 
 
-def _nearest_file(path: Path) -> str:
+def nearest_file(path: Path) -> str:
+    """A '; did you mean ...?' for a path that does not exist, or an empty text."""
     folder = path.parent
     return nearest(path.name, [entry.name for entry in folder.iterdir()]) if folder.is_dir() else ""

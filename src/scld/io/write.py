@@ -16,7 +16,7 @@ from scld.errors import RequestError
 from scld.io.atomic import atomic_write, check_target
 from scld.io.read import layer_names
 from scld.io.shards import is_sharded
-from scld.machine import gigabytes
+from scld.machine import size_text
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -77,7 +77,7 @@ def _write(batches: Iterable[AnnData], path: Path) -> int:
             if tables:
                 ad.io.sparse_dataset(store["X"]).append(batch.X)
                 for name in layer_names(batch):
-                    _append(store[f"layers/{name}"], batch.layers[name])
+                    _append(store["layers"][name], batch.layers[name])
             else:
                 ad.io.write_elem(
                     store, "/", ad.AnnData(obs=batch.obs, var=batch.var, uns=batch.uns)
@@ -86,7 +86,8 @@ def _write(batches: Iterable[AnnData], path: Path) -> int:
                 options = large if sp.issparse(batch.X) else {}
                 ad.io.write_elem(store, "X", batch.X, dataset_kwargs=options)
                 for name in layer_names(batch):
-                    _write_dense(store, f"layers/{name}", batch.layers[name])
+                    # anndata 0.13 takes no path of several parts
+                    _write_dense(store["layers"], name, batch.layers[name])
             tables.append(batch.obs)
         ad.io.write_elem(store, "obs", pd.concat(tables))
     return sum(map(len, tables))
@@ -109,7 +110,7 @@ def _check_space(path: Path, batch: AnnData) -> None:
     size = sum(map(_bytes, matrices)) + 200 * batch.n_obs
     free = shutil.disk_usage(path.parent).free
     if free < 2 * size + _SPARE:
-        seen = f"{gigabytes(free)} left on the disk of the output"
+        seen = f"{size_text(free)} left on the disk of the output"
         raise RequestError(f"{path.name}: {seen}, too little for more cells; free some space")
 
 

@@ -32,6 +32,7 @@ from scld.training.processes import Processes
 from scld.training.stages import Fit
 
 FEWEST_CELLS = 20
+_FEW_CELLS, _FEW_OF_CATEGORY = 1000, 40  # below which quality falls: docs/planning.md
 _MISSING_AS_TEXT = ("nan", "None", "<NA>", "NaT")  # what astype(str) makes of missing values
 
 
@@ -86,9 +87,11 @@ def fit_model(
         if progress:
             where = ", counts read from a copy on disk" if stream else ""
             note(f"fit: {pieces.cells:,} cells x {len(names):,} genes, {memory}{where}")
+            _note_few_cells(schema)
         with progress_bars(progress) as bar:
             generator, history = replace(fit, bar=bar, processes=processes).run()
         processes.wait()
+    history["layer"] = layer
     model = FittedModel(generator, schema, names, history, config, seed)
     if target is not None and processes.first:
         model.save(target, overwrite=True)
@@ -111,6 +114,19 @@ def _warn_of_labels(schema: Schema) -> None:
             seen = f"categories with a single cell: {listed(single, 3)}"
             advice = "synthetic cells of these vary as those of others do; merge or drop them"
             warnings.warn(f"label {label.name!r}: {seen}; {advice}", stacklevel=4)
+
+
+def _note_few_cells(schema: Schema) -> None:
+    """Say when there is little to learn from."""
+    cells = int(schema.cells.sum())
+    if cells < _FEW_CELLS:
+        note(f"fit: {cells:,} training cells are few: {_FEW_CELLS:,} or more give better cells")
+    for label in schema.labels:
+        sizes = schema.category_cells(label.name).items()
+        small = [name for name, number in sizes if 1 < number < _FEW_OF_CATEGORY]
+        if small:
+            seen = f"fit: label {label.name!r}: few cells of {listed(small, 3)}"
+            note(f"{seen}: {_FEW_OF_CATEGORY} or more keep the marker genes better")
 
 
 def _warn_of_steady_genes(genes: np.ndarray, counts: Counts) -> None:

@@ -104,6 +104,8 @@ def train(
     cells, held_out = cells.to(run.device), held_out.to(run.device)
     state = run.continued(resume) if resume is not None and resume.exists() else State()
     started, saved = time.monotonic() - state.seconds, time.monotonic()
+    if state.interval:
+        progress(state.interval, "continued from here")
     while state.continues(config):
         run.interval(state, cells, held_out)
         state.seconds = time.monotonic() - started
@@ -115,12 +117,19 @@ def train(
     if state.best_interval < 0:
         advice = "lower learning_rate in the Config"
         raise RequestError(f"training: the held-out loss is not a number; {advice}")
-    best = f"held-out loss {min(state.validation):.4g}, best of {state.interval} intervals"
-    progress(config.intervals, best)
+    progress(config.intervals, _outcome(state, config))
     module.load_state_dict(run.best.state_dict())
     module.eval()
     steps = state.interval * steps_per_interval(config, len(cells))
     return TrainingHistory(tuple(state.validation), state.best_interval, steps, state.seconds)
+
+
+def _outcome(state: State, config: TrainingConfig) -> str:
+    """The best loss, and why training ended before its last interval."""
+    loss = f"held-out loss {min(state.validation):.4g}"
+    if state.interval == config.intervals:
+        return loss
+    return f"{loss}, stopped after interval {state.interval}: no gain in the last {config.patience}"
 
 
 def steps_per_interval(config: TrainingConfig, cells: int) -> int:

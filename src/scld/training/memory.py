@@ -13,7 +13,7 @@ from scld.errors import RequestError
 from scld.generation.generator import GPU_PAGE, PAGE, build_networks
 from scld.io.disk import DiskCounts
 from scld.kernels.parallel import thread_count
-from scld.machine import gigabytes, memory_left
+from scld.machine import memory_left, size_text
 from scld.training.stages import Fit
 
 _STATES = 6  # per weight: itself, gradient, two moments of Adam, average, best
@@ -59,11 +59,11 @@ class MemoryEstimate:
         larger machine
         """
         if self.left is not None and self.needed > self.left:
-            seen = f"needs about {gigabytes(self.needed)} of memory"
-            raise RequestError(f"fit: {seen}, and {gigabytes(self.left)} are left; {self.advice}")
+            seen = f"needs about {size_text(self.needed)} of memory"
+            raise RequestError(f"fit: {seen}, and {size_text(self.left)} are left; {self.advice}")
 
     def __str__(self) -> str:
-        return f"about {gigabytes(self.needed)} of memory"
+        return f"about {size_text(self.needed)} of memory"
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def check_loading(stored: int) -> None:
     left, needed = memory_left(), _STORED_BYTES * stored
     if left is not None and needed > left:
         advice = "leave stream=False (--load) out, and they are read from disk"
-        seen = f"the counts take about {gigabytes(needed)} of memory"
-        raise RequestError(f"fit: {seen}, and {gigabytes(left)} are left; {advice}")
+        seen = f"the counts take about {size_text(needed)} of memory"
+        raise RequestError(f"fit: {seen}, and {size_text(left)} are left; {advice}")
 
 
 def _advice(fit: Fit, left: int) -> str:
