@@ -74,13 +74,16 @@ def test_a_number_typed_by_hand_is_found(common, tables, given):
     assert tables.updated(page.replace("0.25", "0.24"), results) == page
 
 
-def test_a_table_to_run_waits_for_its_results(common, tables, given):
+def test_a_table_to_run_waits_for_its_results_with_a_note(common, tables, given):
     page = BLOCK.format("table to run", "| old | table |\n")
+    page = tables.updated(page, tables.Results(given.results))
+    assert f"{tables.EARLIER}\n\n| old | table |" in page
     assert tables.updated(page, tables.Results(given.results)) == page
     start_results(common, given)
     page = tables.updated(page, tables.Results(given.results))
     assert "<!-- table: starts -->" in page
     assert "old" not in page
+    assert tables.EARLIER not in page
 
 
 def test_a_table_needs_its_results(tables, given):

@@ -13,8 +13,8 @@ controls        the negative controls: Poisson, gene shuffle, bootstrap
 subsets         halves and samples of equal composition
 cells           containers: cells, cells in a space, and what is fitted on the training cells
 metrics/        the metrics: pure functions of arrays
-table           scores -> the table of a report, each beside the real-vs-real baseline
-gene_pairs      every gene within each type, synthetic beside real cells
+table           scores -> the table of a report, each with the real-vs-real baseline
+gene_pairs      every gene within each type, synthetic and real cells
 interpretation  the table in words
 results         the table and the data for plots
 plots/          matplotlib figures

@@ -39,7 +39,7 @@ class Comparison:
     teaching
         Synthetic cells to train on for that; as many for each dataset.
     memorisation
-        For the privacy metrics; None without held-out cells.
+        For the privacy metrics; None without test cells.
     code
         The type, if the cells are those of one type.
     parent
@@ -143,7 +143,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class DatasetPair:
-    """All cells of a dataset beside all training cells."""
+    """All cells of a dataset and all training cells."""
 
     train: Cells
     cells: Cells

@@ -62,7 +62,7 @@ CAPTIONS = {  # key -> title, caption
         "Counts per 10,000, all test cells against all synthetic cells, log scales. Points should "
         "lie on the diagonal. Orange: off by more than 15% and beyond chance; the worst of them "
         "are named. Above the diagonal: too high, at the lower left mostly genes that leak from "
-        "other types. Below: attenuated. Circles: identity genes, the ten most abundant specific "
+        "other types. Below: attenuated. Circles: identity genes, the ten most abundant marker "
         "genes of the type. At most 12 types, those with most genes off first.",
     ),
     "worst_genes": (
@@ -141,7 +141,7 @@ def _by_type(results: Results, name: str) -> Iterator[Panel]:
     types, value = list(rows["group"]), rows["value"].to_numpy(float)
     baseline, top = rows["baseline"].to_numpy(float), int(value.argmax())
     alt = (
-        "C2ST AUC of each type beside its baseline; the highest is "
+        "C2ST AUC of each type and its baseline; the highest is "
         f"{types[top]} with {value[top]:.2f}, baseline {baseline[top]:.2f}."
     )
     yield Panel("by_type", alt, plots.by_type(types, value, baseline))
@@ -164,7 +164,7 @@ def _nearest(results: Results, name: str) -> Iterator[Panel]:
     if synthetic is None or baseline is None:
         return
     alt = (
-        "Histograms of distances to the nearest training and held-out cell, of synthetic and of "
+        "Histograms of distances to the nearest training and test cell, of synthetic and of "
         "real cells."
     )
     yield Panel("nearest", alt, plots.nearest(synthetic, baseline))

@@ -1,4 +1,4 @@
-"""Every gene within each type, synthetic beside real test cells: the tables behind the metrics.
+"""Every gene within each type, in synthetic and real test cells: the tables behind the metrics.
 
 A pair is a gene in a type. Metrics compare equally many cells; these tables use every test cell
 and every synthetic cell that was read, because a gene that is wrong is found with more of them.

@@ -19,7 +19,7 @@ from scld.evaluation.table import COST, VALIDITY
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-COPIES = "bootstrap"  # the negative control beside which privacy metrics are shown
+COPIES = "bootstrap"  # the negative control that privacy metrics are compared with
 MAIN = (  # metrics that the page begins with
     *("c2st", "w2", "type_means_off", "effect_slope", "correlation"),
     *("label_accuracy", "tstr_f1", "nearer_training"),
@@ -194,7 +194,7 @@ def _by_dataset(results: Results, category: str) -> pd.DataFrame:
 
 
 def _privacy(results: Results, name: str) -> list[Row]:
-    """The privacy metrics of a dataset, beside the baseline and copies."""
+    """The privacy metrics of a dataset, the baseline and copies."""
     columns = [name, BASELINE, *(control for control in results.controls if control == COPIES)]
     values = {column: interpretation.values(results.table, column) for column in columns}
     return [

@@ -202,7 +202,7 @@ class _Reader:
 
     def _note_settings(self, datasets: Mapping[str, AnnData], types: list[str]) -> None:
         if not self.options.labels:
-            self.notes.append("No label was given: only overall metrics are computed.")
+            self.notes.append("Without a label, only overall metrics are computed.")
         elif len(types) == 1:
             self.notes.append(
                 f"One type only ({types[0]!r}): metrics that compare types are left out (markers, "

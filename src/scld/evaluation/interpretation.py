@@ -105,12 +105,12 @@ def _step(position: float) -> str:
 
 
 def headline(table: pd.DataFrame, name: str) -> str:
-    """The two-sample test in two sentences."""
+    """The two-sample test in three sentences."""
     value, baseline = values(table, name)["c2st"], values(table, BASELINE)["c2st"]
     text = (
-        "Given one real and one synthetic cell, the best of three classifiers identifies the "
-        f"synthetic one in {value:.0%} of pairs. Chance is 50%; two sets of real cells "
-        f"give {baseline:.0%}"
+        f"C2ST AUC, largest of three classifiers: {value:.2f}. Given one real and one synthetic "
+        f"cell, the classifier identifies the synthetic one in {value:.0%} of pairs. Chance is "
+        f"50%; two sets of real cells give {baseline:.0%}"
     )
     controls = {control: values(table, control).get("c2st", 0.0) for control in CONTROLS}
     worst = max(controls, key=lambda control: controls[control])
@@ -152,7 +152,7 @@ def _memorised(table: pd.DataFrame, name: str, value: dict[str, float]) -> str:
     if by_chance or nearer <= max(real + TOO_NEAR, *without_copies):
         return ""
     return (
-        f"{nearer:.0%} of the cells are nearer to a training cell than to a held-out cell "
+        f"{nearer:.0%} of the cells are nearer to a training cell than to a test cell "
         "(50% expected): part of the training set is memorised."
     )
 

@@ -1,4 +1,4 @@
-"""Synthetic cells beside equally many training and held-out cells: input of privacy metrics."""
+"""Synthetic cells, equally many training and test cells: input of privacy metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Memorisation:
     synthetic, training, held_out
         ``[cells, components]``.
     to_training, to_held_out
-        ``[synthetic cells]`` distances to the nearest training and to the nearest held-out cell.
+        ``[synthetic cells]`` distances to the nearest training and to the nearest test cell.
     by_donor
         Arguments of `donor_membership_auc`; None without donors on both sides.
     """
@@ -39,7 +39,7 @@ class Memorisation:
 
 @dataclass(frozen=True, eq=False)
 class HeldOutSpace:
-    """Equally many training and held-out cells of each type, in a space fitted on both."""
+    """Equally many training and test cells of each type, in a space fitted on both."""
 
     space: Space
     train: View
@@ -58,7 +58,7 @@ class HeldOutSpace:
         return cls(space, View.of(a, space), View.of(b, space))
 
     def of_synthetic(self, cells: Cells) -> Memorisation:
-        """Synthetic cells beside both sets."""
+        """Synthetic cells and both sets."""
         x = self.space.project(self.space.dense(cells.log))
         training, held_out = self.train.components, self.test.components
         return Memorisation(
@@ -71,7 +71,7 @@ class HeldOutSpace:
         )
 
     def of_held_out(self, sizes: dict[int, int], rng: np.random.Generator) -> Memorisation:
-        """The baseline: held-out cells in the place of synthetic ones, at most half of each type.
+        """The baseline: test cells in place of synthetic ones, at most half of each type.
 
         None of them is its own nearest neighbour, or among the cells that are attacked.
         """

@@ -222,19 +222,19 @@ def predicted_synthetic_types(c: Comparison) -> Arrays | None:
 
 
 def nearest_real_cells(c: Comparison) -> Arrays | None:
-    """Distances of synthetic cells to the nearest training and to the nearest held-out cell."""
+    """Distances of synthetic cells to the nearest training and to the nearest test cell."""
     near = c.memorisation
     return None if near is None else (near.to_training, near.to_held_out)
 
 
 def attacked_cells(c: Comparison) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Components of synthetic, training and held-out cells."""
+    """Components of synthetic, training and test cells."""
     near = c.memorisation
     return None if near is None else (near.synthetic, near.training, near.held_out)
 
 
 def attacked_donors(c: Comparison) -> DonorDistances | None:
-    """Distances, types and donors of training and held-out cells."""
+    """Distances, types and donors of training and test cells."""
     return None if c.memorisation is None else c.memorisation.by_donor
 
 

@@ -46,7 +46,7 @@ class Shown:
 
     view: View
     classifier_scores: dict[str, Arrays]  # of real and of synthetic cells
-    nearest: Arrays | None  # distances to the nearest training and held-out cell
+    nearest: Arrays | None  # distances to the nearest training and test cell
 
 
 @dataclass
@@ -97,7 +97,7 @@ def run(
     seed: int,
     step: Step,
 ) -> Evaluation:
-    """Score every dataset beside the baseline and the negative controls.
+    """Score every dataset, the baseline and the negative controls.
 
     Parameters
     ----------

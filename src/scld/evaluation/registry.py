@@ -108,10 +108,11 @@ METRICS = (
     Metric(
         "c2st", two_sample.largest_auc, take.all_classifier_scores, Scope.OVERALL_AND_TYPES,
         TWO_SAMPLE,
-        title="C2ST AUC, largest of three", better="lower", ideal=0.5, heading="C2ST AUC",
+        title="C2ST AUC, largest of three classifiers", better="lower", ideal=0.5,
+        heading="C2ST AUC",
         min_type_cells=50,
-        caption="how well the best of three classifiers distinguishes synthetic from real cells; "
-        "the best one of each replicate, so the mean can exceed each of the three means",
+        caption="the largest AUC of three classifiers that try to tell real from synthetic cells; "
+        "the largest of each replicate, so the mean can exceed each of the three means",
         reference="Lopez-Paz and Oquab, arXiv:1610.06545",
     ),
     Metric(
@@ -226,8 +227,8 @@ METRICS = (
         "identity_level", partial(type_genes.share_within, tolerance=0.15), take.identity_levels,
         Scope.TYPES_THEN_MEAN, GENES,
         title="Identity genes, level", better="higher", ideal=1, heading="identity level",
-        caption="share of the ten most abundant specific genes of a type with a mean within 15% "
-        "of training",
+        caption="share of the ten most abundant marker genes of a type with a mean within 15% of "
+        "training",
         reference="mean counts per 10,000 of synthetic and of training cells",
     ),
     Metric(
@@ -339,7 +340,7 @@ METRICS = (
     Metric(
         "nearer_training", privacy.nearer_training, take.nearest_real_cells, Scope.OVERALL, PRIVACY,
         title="Nearer to training cells", better="target", ideal=0.5,
-        caption="share of cells that are nearer to a training cell than to a held-out cell",
+        caption="share of cells that are nearer to a training cell than to a test cell",
         reference="Platzer and Reutterer, Front. Big Data 4:679939, 2021",
     ),
     Metric(
@@ -352,7 +353,7 @@ METRICS = (
         "donor_membership_auc", privacy.donor_membership_auc, take.attacked_donors, Scope.OVERALL,
         PRIVACY,
         title="Membership inference by donor, AUC", better="target", ideal=0.5,
-        known_baseline=0.5,  # real test cells belong to the held-out donors
+        known_baseline=0.5,  # real test cells are of donors that are not in training
         caption="how well an attacker can infer that a donor was in training",
         reference="the same attack, averaged over the cells of a donor",
     ),

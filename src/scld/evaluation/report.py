@@ -53,7 +53,7 @@ def evaluate(
     seed: int = 0,
     progress: bool = True,
 ) -> Report:
-    """Score synthetic cells, from any tool, beside real cells and negative controls.
+    """Score synthetic cells, from any tool, compared with real cells and negative controls.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def evaluate(
         ``.h5ad`` or ``.zarr``.
     test
         Real cells that no tool was given. None: half of ``train`` is used in their place, and
-        metrics that need held-out cells are left out.
+        metrics that need test cells are left out.
     synthetic
         One dataset, or several by name.
     label

@@ -50,12 +50,12 @@ def _privacy(results: Results, name: str) -> Iterator[str]:
     )
     if not np.isnan(nearer):
         of_copies = "" if np.isnan(copies) else f", copies: {copies:.0%}"
-        seen = f"{nearer:.0%} of the cells are nearer to a training cell than to a held-out one"
+        seen = f"{nearer:.0%} of the cells are nearer to a training cell than to a test cell"
         yield f"  Privacy: {seen} (real cells: {real:.0%}{of_copies})."
 
 
 def _table(results: Results) -> str:
-    """The overall metrics beside baseline and controls."""
+    """The overall metrics, with baseline and controls."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Scores -> the table of a report: one row per dataset, group and metric, beside the baseline."""
+"""Scores -> the table of a report: one row per dataset, group and metric, with the baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study design before it is paid for: power, false discoveries and cost, from simulated studies.
+"""Power analysis of a planned study: power, false discoveries and cost, by simulation.
 
 study.py         `power`, and `PowerStudy`: what it finds, and how that is written
 grid.py          all studies of a design, as one table

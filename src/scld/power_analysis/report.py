@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 MOST_LINES, MOST_PANELS, MOST_TYPES = 12, 12, 8  # on one figure; types with a figure of their own
 COLUMNS = 3  # panels side by side
 ENOUGH = 0.8  # power that studies are usually planned for
-BANDS = "Bands: 95 % intervals over simulated studies."
+BANDS = "Bands: 95% intervals over simulated studies."
 PLACES = {"study": "in the study", "donor": "in every donor"}
 TITLES = {results.FDR: "False discovery rate", results.FALSE_POSITIVES: "False positive rate"}
 FALSE = {
-    results.FDR: "Share of false ones among the discoveries",
+    results.FDR: "Mean false discovery proportion",
     results.FALSE_POSITIVES: "Share of unchanged genes with a p-value of at most alpha",
 }
 PANELS = {

@@ -30,7 +30,7 @@ def power(
     seed: int = 0,
     progress: bool = True,
 ) -> PowerStudy:
-    """Simulate studies of each size, before one is paid for: power, false discoveries, cost.
+    """Power analysis: power, false discoveries and cost of studies of each size, by simulation.
 
     Parameters
     ----------
@@ -126,11 +126,11 @@ class PowerStudy(Results):
         One row per point of the grid, type, test and metric. ``analysis``: ``expression``, ``rare``
         or ``composition``. ``type``: a cell type, or ``overall``. ``test``: ``pseudobulk``,
         ``wilcoxon``, or ``t_test`` of shares. ``metric``: ``power`` (share of changed genes that
-        are found; of simulated studies that find the change of a share), ``fdr`` (mean share of
-        false discoveries), ``false_positive_rate`` (share of unchanged genes with a p-value of at
-        most alpha), ``probability`` (of enough cells of a rare type). ``donors`` of each group,
+        are found; of simulated studies that find the change of a share), ``fdr`` (mean false
+        discovery proportion), ``false_positive_rate`` (share of unchanged genes with a p-value of
+        at most alpha), ``probability`` (of enough cells of a rare type). ``donors`` of each group,
         ``cells`` of each donor, ``depth``, ``log2fc``, ``fold`` (of a share). ``value`` with its
-        95 % interval over replicates, ``lower`` to ``upper``. ``untested``: replicates in which
+        95% interval over replicates, ``lower`` to ``upper``. ``untested``: replicates in which
         too few donors had cells of the type. ``cost``: of the study, at these prices.
     design
         The design, with the types of the model.

@@ -20,7 +20,7 @@ from scld.schema import label_column
 if TYPE_CHECKING:
     from anndata import AnnData
 
-LEAST_DONORS = 5  # two in training, two held out, one auxiliary
+LEAST_DONORS = 5  # two in training, two non-members, one auxiliary
 LEAST_CELLS = 100  # of the training donors together, half of which are compared with the others
 GENERATED = "cells from generate"  # how errors call them
 
@@ -34,7 +34,7 @@ class Split(NamedTuple):
 
 
 def split_donors(donors: Sequence[str], rng: np.random.Generator) -> Split:
-    """Two fifths of the donors for training, as many held out, the others auxiliary.
+    """Two fifths of the donors for training, as many non-members, the others auxiliary.
 
     Examples
     --------
@@ -115,7 +115,7 @@ class RealCells:
         found = cls(AnnData(counts, obs=obs.astype("category"), var=var), cells, label, donor)
         if len(found.donors) < LEAST_DONORS:
             seen = f"{donor!r} has {len(found.donors)} donors ({listed(found.donors)})"
-            allowed = f"{LEAST_DONORS} or more: two in training, two held out, one auxiliary"
+            allowed = f"{LEAST_DONORS} or more: two in training, two non-members, one auxiliary"
             raise DataError(f"donor: {seen}; allowed are {allowed}; pass cells of more donors")
         return found
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 TITLE = "AUC of attacks on donors"
 CAPTION = (
-    "0.5 (dashed): an attacker learns nothing; 1: every donor of training is found. The likelihood "
-    "needs the model, so it has no controls. Bands: 95 % intervals over splits of the donors."
+    "0.5 (dashed): an attacker learns nothing; 1: every training donor is found. The likelihood "
+    "needs the model, so it has no controls. Bands: 95% intervals over splits of the donors."
 )
 COLOURS = {
     results.SYNTHETIC: style.SYNTHETIC,

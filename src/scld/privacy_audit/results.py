@@ -75,4 +75,4 @@ class Results:
         """One line on how well a classifier distinguishes synthetic from training cells."""
         names = (SYNTHETIC, BASELINE)
         synthetic, real = (self._text(name, "", 0, C2ST) for name in names)
-        return f"Fidelity: C2ST AUC, worst of three, {synthetic}; real cells {real}"
+        return f"Fidelity: C2ST AUC, largest of three classifiers, {synthetic}; real cells {real}"

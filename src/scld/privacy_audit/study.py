@@ -38,7 +38,7 @@ def audit(
 ) -> PrivacyAudit:
     """Can someone tell from synthetic cells which donors a generator was fitted on?
 
-    Each replicate splits the donors into three disjoint sets: training, held out and auxiliary. A
+    Each replicate splits the donors into three disjoint sets: training, non-member and auxiliary. A
     generator is fitted on the training donors. Attackers get its cells and the auxiliary donors,
     and decide for random cells of a donor whether that donor was in training. Controls in place of
     the synthetic cells show what the attacks can find: see ``PrivacyAudit.table``.
@@ -130,7 +130,7 @@ def _tabulated(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def _notes(table: pd.DataFrame, replicates: int, default: bool) -> Iterator[str]:
     """What limits the results, one sentence each."""
     yield (
-        f"intervals: 95 % over {replicates} splits of the same donors; sets of cells of one donor "
+        f"intervals: 95% over {replicates} splits of the same donors; sets of cells of one donor "
         "are not independent, so they say nothing about other donors"
     )
     if not default:
@@ -153,7 +153,7 @@ def _about_rates(table: pd.DataFrame) -> Iterator[str]:
     values = values.dropna(subset=[results.AUC])
     for metric, rate in results.RATES.items():
         if metric in values and values[metric].isna().any():
-            seen = f"fewer than {round(1 / rate)} sets of cells of held-out donors"
+            seen = f"fewer than {round(1 / rate)} sets of cells of non-member donors"
             advice = f"{DRAWS} of each donor with enough cells"
             yield f"true positives at {rate:.0%}: a dash, since there are {seen} ({advice})"
 
@@ -184,9 +184,9 @@ class PrivacyAudit(Results):
         fail). ``attack``: ``copula``, ``DOMIAS``, ``distance``, or ``likelihood``, which needs the
         model. ``cells_per_donor``: 1 is an attack on single cells. ``metric``: ``auc`` (0.5:
         nothing is found, 1: every member), ``tpr_10`` and ``tpr_1`` (share of members found with
-        10 % and 1 % false positives); ``c2st``, fidelity: the AUC of a classifier between synthetic
+        10% and 1% false positives); ``c2st``, fidelity: the AUC of a classifier between synthetic
         and training cells, with its ``baseline`` between training cells. ``value``: mean over
-        replicates, with a 95 % interval from ``lower`` to ``upper``.
+        replicates, with a 95% interval from ``lower`` to ``upper``.
     notes
         What limits the results, one sentence each.
     donors, replicates, seed
@@ -210,7 +210,7 @@ class PrivacyAudit(Results):
         write_text(Path(path), render(self))
 
     def summary(self) -> str:
-        """A text table: AUC of every attack beside the controls, rates, fidelity and notes."""
+        """A text table: AUC of every attack and of the controls, rates, fidelity and notes."""
         from rich.console import Console
         from rich.table import Table
 

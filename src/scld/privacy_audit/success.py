@@ -89,7 +89,7 @@ def true_positives(members: np.ndarray, others: np.ndarray, rate: float) -> floa
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean over replicates with Student's 95 % interval, within 0 and 1.
+    """Mean over replicates with Student's 95% interval, within 0 and 1.
 
     Missing bounds: fewer than two values.
 

@@ -62,7 +62,7 @@ def effect_slope(real: np.ndarray, synthetic: np.ndarray, markers: np.ndarray) -
     where every marker of a type loses the same amount, the slope with an intercept is 1.
 
     Errors of the real effects, which are those of few cells, pull a slope towards 0 (regression
-    dilution). So the slope of real cells is below 1 too: read it beside the baseline.
+    dilution). So the slope of real cells is below 1 too: compare it with the baseline.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ def nearest_distance(cells: np.ndarray, others: np.ndarray, rank: int = 0) -> np
 
 
 def nearer_training(to_train: np.ndarray, to_held_out: np.ndarray) -> float:
-    """Share of synthetic cells whose nearest real cell is a training cell, not a held-out one.
+    """Share of synthetic cells whose nearest real cell is a training cell, not a test cell.
 
     Ties count half. 0.5: no memorisation. 1: every synthetic cell is nearest to a training cell.
     (The "share of records closer to training than to holdout" of Platzer and Reutterer, Front. Big
@@ -29,7 +29,7 @@ def nearer_training(to_train: np.ndarray, to_held_out: np.ndarray) -> float:
     Parameters
     ----------
     to_train, to_held_out
-        ``[cells]`` `nearest_distance` to equally many training and held-out cells of the same
+        ``[cells]`` `nearest_distance` to equally many training and test cells of the same
         composition, in components fitted on both together: components fitted on the training
         cells alone favour them.
 
@@ -111,7 +111,7 @@ def membership_auc(synthetic: np.ndarray, members: np.ndarray, others: np.ndarra
     Parameters
     ----------
     synthetic, members, others
-        ``[cells, components]``: synthetic, training and held-out cells.
+        ``[cells, components]``: synthetic, training and test cells.
 
     Returns
     -------
