@@ -61,7 +61,7 @@ class AutoencoderConfig(_Checked):
     latent: int = _int(32)  # dimensions; the prior switches off those that the data do not need
     width: int = _int(128)  # of the hidden layers
     label_width: int = _int(16)  # of a label's embedding in the decoder
-    dropout: float = _float(0.1, 0, _BELOW_ONE)
+    dropout: float = _float(0.1, 0, _BELOW_ONE)  # share of hidden units that a step leaves out
     label_dropout: float = _float(0.1, 0, 1)  # share of cells trained with an unspecified label
     kl_weight: float = _float(0.5)  # below 1: latents keep more of a cell; near 0 also its noise
     encoder_sd: float = _positive(0.003)  # weight prior of the first layer, against overfitting
@@ -69,37 +69,37 @@ class AutoencoderConfig(_Checked):
     linear_sd: float = _positive(0.03)  # of the linear part of the decoder, which is shrunk less
     slope_sd: float = _positive(0.5)  # prior on the power of the mean that a dispersion follows
     outlier_rate: float = _float(1e-5, 0, 1)  # expected outliers per count: a heavy tail
-    components: int = _int(32, 0)  # principal components that the encoder starts with
+    components: int = _int(32, 0)  # principal components to start from; keeps effects of few genes
     component_cells: int = _int(10_000, 2)  # random cells that these are computed from
-    dispersion_rate: float = _positive(20.0)  # times the learning rate, else they hardly move
+    dispersion_rate: float = _positive(20.0)  # dispersions learn this much faster, or hardly change
     profile_weight: float = _float(1.0, 0, 1)  # of expression profiles; 0: learn all from zero
-    spread_cells: int = _int(10_000, 0)  # for latent points and spread; 0: do not calibrate
-    calibration_cells: int = _int(2048, 0)  # for the means, per combination of labels; 0: do not
+    spread_cells: int = _int(10_000, 0)  # cells that calibrate latent points and spread; 0: do not
+    calibration_cells: int = _int(2048, 0)  # the same for means, of each combination; 0: do not
 
 
 @dataclass(frozen=True)
 class DenoiserConfig(_Checked):
     """The diffusion model in latent space."""
 
-    width: int = _int(128)  # twice as much gains nothing (docs/method.md)
+    width: int = _int(128)  # of the hidden layers; twice as much gains nothing (docs/method.md)
     condition: int = _int(64)  # dimensions of noise level and labels together
-    blocks: int = _int(3, 1, 100)  # hidden blocks; a file that asked for millions would never load
-    dropout: float = _float(0.1, 0, _BELOW_ONE)
-    label_dropout: float = _float(0.1, 0, 1)  # the same, for classifier-free guidance
-    log_sigma_mean: float = _float(-0.5, -math.inf)  # EDM's log-normal, for latents of variance 1
-    log_sigma_sd: float = _positive(1.2)
+    blocks: int = _int(3, 1, 100)  # residual blocks; the limit protects from damaged files
+    dropout: float = _float(0.1, 0, _BELOW_ONE)  # share of hidden units that a step leaves out
+    label_dropout: float = _float(0.1, 0, 1)  # share of cells without a label, for guidance
+    log_sigma_mean: float = _float(-0.5, -math.inf)  # of noise levels in training, as in EDM
+    log_sigma_sd: float = _positive(1.2)  # their spread, for latents of variance 1
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig(_Checked):
     """Post-guidance: boosted trees on components, depth and genes detected of finished cells."""
 
-    components: int = _int(50, 0)
+    components: int = _int(50, 0)  # principal components that the trees see
     generated: int = _int(4)  # generated cells per real one, to train on
     max_cells: int = _int(5000, 2)  # real cells, to train on
-    trees: int = _int(150)
-    depth: int = _int(4)
-    rate: float = _positive(0.05)
+    trees: int = _int(150)  # at most: validation cells decide how many are kept
+    depth: int = _int(4)  # of each tree
+    rate: float = _positive(0.05)  # learning rate
     share: float = _positive(0.5, 1)  # of the cells, for each tree
     leaf: int = _int(20)  # smallest number of cells in a leaf
     clip: float = _positive(4.0)  # largest log-odds
@@ -110,15 +110,15 @@ class TrainingConfig(_Checked):
     """The training of one network: see `scld.training.loop`."""
 
     learning_rate: float = _float(1.5e-3)  # at the start; it falls linearly to zero
-    batch: int = _int(128)
-    steps: int = _int(1500)  # at least
-    epochs: int = _int(4)  # at least: large data take more steps
+    batch: int = _int(128)  # cells of a step
+    steps: int = _int(1500)  # at least, unless patience ends the training
+    epochs: int = _int(4)  # passes over the training cells, at least: large data take more steps
     intervals: int = _int(30)  # validations, evenly spaced
     patience: int = _int(4)  # intervals without improvement before training stops
     average: float = _float(0.98, 0, 1)  # decay of the averaged weights, per step
     clip: float = _positive(100.0)  # largest norm of the gradient
-    validation_repeats: int = _int(1)  # draws of the noise per held-out cell
-    save_seconds: float = _float(20.0)  # between two savings of a resumable state
+    validation_repeats: int = _int(1)  # draws of the noise per validation cell
+    save_seconds: float = _float(10.0)  # between two saved states, from which a fit continues
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,11 @@ class SamplingConfig(_Checked):
 
     steps: int = _int(6, 1, 1000)  # of the solver; more change nothing (docs/speed.md)
     guidance: float = _float(1.0, 0, 100)  # classifier-free guidance weight
-    guidance_low: float = _float(0.0)  # guidance holds above this noise level
-    guidance_high: float = _float(1e6)  # and up to this one: everywhere
-    sigma_max: float = _positive(20.0)  # far wider than the latents, whose sd is 1
+    guidance_low: float = _float(0.0)  # above this noise level the weight holds, else it is 1
+    guidance_high: float = _float(1e6)  # and up to this one; the default is above all levels
+    sigma_max: float = _positive(20.0)  # largest noise level, far above the latents' sd of 1
     post: str = "off"  # post-guidance: "select" takes time and gains little (docs/quality.md)
-    candidates: int = _int(3, 1, 1000)  # that one cell is selected of; each takes its own time
+    candidates: int = _int(3, 1, 1000)  # from which one cell is selected; each takes its own time
     transfer_strength: float = _float(0.3, 0.001, 1)  # share of the noise schedule (docs/method.md)
 
     def __post_init__(self) -> None:
