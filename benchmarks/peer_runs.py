@@ -133,7 +133,7 @@ def _copulas(quick: bool) -> list[Peer]:
 
 
 def _scvi(quick: bool) -> list[Peer]:
-    """Tuned: the widths, likelihood and batch of scld, stopped early by held-out loss."""
+    """Tuned: the widths, likelihood and batch of scld, stopped early by validation loss."""
     config = scld.Config()
     model = {
         "n_hidden": config.autoencoder.width,

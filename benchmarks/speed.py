@@ -16,7 +16,7 @@ Each part prints a table; all of them run if none is named:
                  NegativeBinomial and a conversion to CSR, at the means of a fitted model
     sampling     from noise to an .h5ad on disk at default settings, cells/s, and the share of each
                  stage in the time of all threads
-    precision    the denoiser trained in float32 and in bfloat16: held-out loss and training rate
+    precision    the denoiser trained in float32 and in bfloat16: validation loss and training rate
     steps        solver steps, and candidates of post-guidance, against quality and cells/s; mean ±
                  sd over seeds
 
@@ -420,7 +420,7 @@ def denoiser_training(
     groups = [{"params": list(denoiser.parameters())}]
     history = train_network(denoiser, groups, loss, *split, training, seed)
     rate = history.steps * training.batch / history.seconds
-    return {"held-out loss": min(history.validation), "cells/s": rate}
+    return {"validation loss": min(history.validation), "cells/s": rate}
 
 
 # solver steps and candidates

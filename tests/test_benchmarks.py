@@ -78,7 +78,7 @@ PARTS = {  # part of speed.py -> parts of its table
     "quality": ["seconds of fitting", "0.125 of the steps", "1 epochs", "baseline"],
     "counts": ["torch + CSR, cells/s", "scld, zeros", "scld / torch + CSR"],
     "sampling": ["latent diffusion, %", "decoding, %", "counts, %", "writing, %"],
-    "precision": ["float32", "bfloat16", "held-out loss"],
+    "precision": ["float32", "bfloat16", "validation loss"],
     "steps": ["4 steps", "4 candidates", "baseline", "cells/s"],
 }
 

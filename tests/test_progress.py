@@ -25,11 +25,11 @@ def test_a_line_says_stage_share_text_and_times(clock, capsys):
     with progress_bars(True) as bar:
         update = bar("1/4 autoencoder", 3)
         clock[0] += 65
-        update(1, "held-out loss 2.5")
+        update(1, "validation loss 2.5")
         clock[0] += 3600
         update(3, "best")
     assert capsys.readouterr().err.splitlines() == [
-        "1/4 autoencoder: 1/3 (33 %), held-out loss 2.5, 0:01:05 elapsed, 0:02:10 left",
+        "1/4 autoencoder: 1/3 (33 %), validation loss 2.5, 0:01:05 elapsed, 0:02:10 left",
         "1/4 autoencoder: 3/3 (100 %), best, 1:01:05 elapsed",
     ]
 

@@ -348,5 +348,5 @@ def test_progress_says_that_training_stopped_early_and_where_it_continues(tmp_pa
 
 
 def test_a_held_out_loss_that_is_never_a_number_is_an_error():
-    with pytest.raises(RequestError, match=r"held-out loss.*not a number.*learning_rate"):
+    with pytest.raises(RequestError, match=r"validation loss.*not a number.*learning_rate"):
         run(linear(), lambda module, cells: squared(module, cells) * float("nan"))

@@ -109,14 +109,14 @@ def train(
     while state.continues(config):
         run.interval(state, cells, held_out)
         state.seconds = time.monotonic() - started
-        progress(state.interval, f"held-out loss {min(state.validation):.4g}")
+        progress(state.interval, f"validation loss {min(state.validation):.4g}")
         due = time.monotonic() - saved > config.save_seconds or not state.continues(config)
         if resume is not None and due and processes.first:
             run.save(resume, state)
             saved = time.monotonic()
     if state.best_interval < 0:
         advice = "lower learning_rate in the Config"
-        raise RequestError(f"training: the held-out loss is not a number; {advice}")
+        raise RequestError(f"training: the validation loss is not a number; {advice}")
     progress(config.intervals, _outcome(state, config))
     module.load_state_dict(run.best.state_dict())
     module.eval()
@@ -126,7 +126,7 @@ def train(
 
 def _outcome(state: State, config: TrainingConfig) -> str:
     """The best loss, and why training ended before its last interval."""
-    loss = f"held-out loss {min(state.validation):.4g}"
+    loss = f"validation loss {min(state.validation):.4g}"
     if state.interval == config.intervals:
         return loss
     return f"{loss}, stopped after interval {state.interval}: no gain in the last {config.patience}"
@@ -229,7 +229,7 @@ class _Run:
 
     @torch.no_grad()
     def _validate(self, cells: Tensor) -> float:
-        """Mean held-out loss over cells and over several draws of the noise."""
+        """Mean validation loss over cells and over several draws of the noise."""
         repeated = cells.repeat(self.config.validation_repeats)
         batches = torch.split(repeated, 4 * self.config.batch)
         losses = [len(batch) * self.loss(self.averaged, batch).double() for batch in batches]

@@ -30,7 +30,7 @@ class State:
     interval
         Validation intervals done.
     best_interval
-        The one with the lowest held-out loss, from 0; -1 if there is none.
+        The one with the lowest validation loss, from 0; -1 if there is none.
     seconds
         Wall time so far.
     validation
