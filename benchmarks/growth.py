@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,11 @@ from common import (
 )
 
 import scld
+from scld.evaluation import plots
 from scld.io.write import write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MEASURED = ["fit, s", "fit, peak MB", "sample, s", "sample, peak MB"]
 SAMPLE_COUNTS = """
@@ -133,21 +138,34 @@ def exponents(table: pd.DataFrame) -> pd.DataFrame:
 def plot(table: pd.DataFrame, path: Path) -> None:
     """Time and memory against size, on logarithmic axes."""
     from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    grid = figure.subplots(2, 2, sharex="col", sharey="row")
+    names = {", s": "seconds", ", peak MB": "peak memory, MB"}
+    for column, (axis, part) in zip(grid.T, table.groupby("growing", sort=False), strict=True):
+        for axes, unit in zip(column, names, strict=True):
+            _draw(axes, part, axis, unit)
+        fixed = "genes" if axis == "cells" else "cells"
+        column[0].set_title(f"{part[fixed].iloc[0]:,} {fixed}")
+        column[1].set_xlabel(f"{axis} (log scale)")
+    for axes, name in zip(grid[:, 0], names.values(), strict=True):
+        axes.set_ylabel(f"{name} (log scale)")
+    handles = grid[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=2)
+    figure.savefig(path, dpi=170, facecolor="white")
+
+
+def _draw(axes: Axes, part: pd.DataFrame, axis: str, unit: str) -> None:
     from matplotlib.ticker import LogLocator
 
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    grid = figure.subplots(2, 2, sharey="row")
-    for column, (axis, part) in zip(grid.T, table.groupby("growing", sort=False), strict=True):
-        for axes, unit in zip(column, (", s", ", peak MB"), strict=True):
-            for work in ("fit", "sample"):
-                axes.loglog(part[axis], part[work + unit], marker="o", label=work)
-            axes.set(xlabel=axis, ylabel=unit[2:])
-            axes.minorticks_off()
-            axes.set_xticks(part[axis], [f"{size:,}" for size in part[axis]])
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:,g}")
-            axes.legend()
-    figure.savefig(path, dpi=150)
+    for work, colour in {"fit": plots.REAL, "sample": plots.SYNTHETIC}.items():
+        axes.loglog(part[axis], part[work + unit], marker="o", color=colour, label=work)
+    lowest, highest = axes.get_ylim()
+    subs = (1, 2, 5) if highest > 10 * lowest else (1, 1.5, 2, 3, 4, 5, 7)
+    axes.minorticks_off()
+    axes.set_xticks(part[axis], [f"{size:,}" for size in part[axis]])
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_major_formatter("{x:,g}")
 
 
 def starts(repeats: int) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """How does quality grow with the number of training cells? One dataset, fits of growing size.
 
     python benchmarks/sizes.py [--data-dir DIR] [--datasets NAME] [--seeds 0 1 2]
-        [--cells 1000 5000 20000] [--plot docs/sizes.png] [--results FOLDER]
+        [--cells 1000 5000 20000] [--plot docs/sizes.png] [--plot-only] [--results FOLDER]
 
 A dataset of several batches is split within type, so that about as many training cells are left as
 the largest of --cells. SCLD is fitted on cell_type and batch, on so many of the training cells, and
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -40,13 +41,18 @@ from common import (
 from quality import SCLD, scores_of
 
 import scld
+from scld.evaluation import plots
 from scld.evaluation.cells import OVERALL
 from scld.evaluation.controls import BASELINE
-from scld.evaluation.registry import BY_NAME, DISTANCES, NEIGHBOURS, PRIVACY, TWO_SAMPLE
+from scld.evaluation.registry import BY_NAME, DISTANCES, NEIGHBOURS, PRIVACY, TWO_SAMPLE, Metric
 
 BATCH, PREDICTED = "batch", "covid"  # the label, and its category whose cell types are predicted
 WITHOUT_LABELS = (TWO_SAMPLE, DISTANCES, NEIGHBOURS, PRIVACY)  # categories of metrics
 PLOTTED = ["c2st", "w2", "tstr_f1", "label_accuracy"]
+LINES = {  # column -> name and colour of its line
+    "value": ("scld", plots.SYNTHETIC),
+    "baseline": ("real cells (baseline)", plots.REAL),
+}
 METRICS = [*PLOTTED, "effect_slope", "marker_outside", "nearer_training"]
 COSTS = ["fit_seconds", "peak_memory_mb", "autoencoder_steps", "denoiser_steps"]
 
@@ -130,41 +136,61 @@ def plot(found: pd.DataFrame, path: Path) -> None:
     """Scores against the number of training cells, beside the baseline."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.2), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, len(PLOTTED)), PLOTTED, strict=True):
+    figure = Figure(figsize=(9, 3.3), layout="constrained")
+    panels = figure.subplots(1, len(PLOTTED))
+    for axes, metric in zip(panels, PLOTTED, strict=True):
         rows = found[(found["group"] == OVERALL) & (found["metric"] == metric)]
-        for name, column in {SCLD: "value", BASELINE: "baseline"}.items():
+        for column, (name, colour) in LINES.items():
             by_size = rows.groupby("cells")[column]
-            axes.errorbar(
-                by_size.mean().index, by_size.mean(), by_size.std(), marker="o", label=name
-            )
+            mean, spread = by_size.mean(), by_size.std()
+            bars = None if spread.isna().all() else spread  # one seed has no spread
+            axes.errorbar(mean.index, mean, bars, marker="o", color=colour, label=name)
         axes.set_xscale("log")
         axes.minorticks_off()
         sizes = sorted(rows["cells"].unique())
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axes.set(xlabel="training cells", title=BY_NAME[metric].title)
-        axes.legend()
-    figure.savefig(path, dpi=150)
+        axes.tick_params(labelsize=9)
+        axes.set_title(_title(BY_NAME[metric]), fontsize=10)
+    figure.supxlabel("training cells (log scale)", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.savefig(path, dpi=170, facecolor="white")
+
+
+def _title(metric: Metric) -> str:
+    """A title that fits its panel."""
+    title = "\n".join(textwrap.wrap(metric.title, 22))
+    better = metric.direction
+    return f"{title}\n({f'best: {better}' if metric.better == 'target' else f'{better} is better'})"
 
 
 def main() -> None:
     parser = arguments(__doc__, ["pbmc_pool"])
     parser.add_argument("--cells", nargs="+", type=int, default=[1000, 5000, 20_000])
     parser.add_argument("--plot", type=Path, help="write quality against size as a PNG")
+    about = "measure nothing, only draw --plot from the file in --results"
+    parser.add_argument("--plot-only", action="store_true", help=about)
     given = begin(parser)
+    if given.plot_only and not (given.plot and given.results):
+        parser.error("--plot-only: needs --plot and --results")
     if given.quick:
         given.cells = [250, 450]
     for name in given.datasets:
-        tables = []
-        for seed in given.seeds:
-            for cells in given.cells:
-                tables.append(measured(name, cells, seed, given))
-                write_results("sizes", tables[-1], given, unit=("dataset", "cells", "seed"))
-        found = pd.concat(tables, ignore_index=True)
-        print(f"\n{name}, seeds {given.seeds}\n{overview(found).to_string()}\n", flush=True)
+        if not given.plot_only:
+            found = measured_sizes(name, given)
+            print(f"\n{name}, seeds {given.seeds}\n{overview(found).to_string()}\n", flush=True)
         if given.plot:
             former = given.results and read_results(given.results / "sizes.json")
             plot(found if former is None else former[former["dataset"] == name], given.plot)
+
+
+def measured_sizes(name: str, given: argparse.Namespace) -> pd.DataFrame:
+    """Scores and costs of every size and seed; also added to the file of results."""
+    tables = []
+    for seed in given.seeds:
+        for cells in given.cells:
+            tables.append(measured(name, cells, seed, given))
+            write_results("sizes", tables[-1], given, unit=("dataset", "cells", "seed"))
+    return pd.concat(tables, ignore_index=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Open an HTML report in headless Chromium and check it.
 
-No console error, no network request, nothing wider than the window, and its table can be sorted.
+No console error, no network request, nothing wider than the window, no text of a plot on another,
+its table can be sorted, and a print is light and as wide as the paper.
 
     python scripts/check_report.py report.html [--shots folder]
 
@@ -47,6 +48,33 @@ SORTED = """(() => {
   return down && values().every((value, i, all) => !i || value >= all[i - 1]);
 })()"""
 
+OVERLAPS = """(() => {
+  const found = [];
+  for (const svg of document.querySelectorAll('svg[role=img]')) {
+    const texts = [...svg.querySelectorAll('text')].map(text => {
+      const box = text.getBoundingClientRect(), up = box.height > box.width;
+      const x = up ? box.width / 8 : 0, y = up ? 0 : box.height / 8;  // a line is partly empty
+      return {text: text.textContent, left: box.left + x, right: box.right - x,
+        top: box.top + y, bottom: box.bottom - y};
+    });
+    texts.forEach((a, i) => texts.slice(i + 1).forEach(b => {
+      const besides = a.right <= b.left || b.right <= a.left;
+      if (!besides && a.bottom > b.top && b.bottom > a.top) found.push(a.text + ' / ' + b.text);
+    }));
+  }
+  return found;
+})()"""
+WIDTHS = (400, 800, 1400)
+A4 = {"paperWidth": 8.27, "paperHeight": 11.69}  # inches
+PAPER = (717, 979)  # pixels inside the margins: the width of A4, the height of US letter
+PRINTED = """(() => {
+  const light = getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)';
+  const tall = [...document.querySelectorAll('figure')]
+    .filter(figure => figure.getBoundingClientRect().height > HEIGHT)
+    .map(figure => 'taller than a page: ' + figure.querySelector('strong').textContent);
+  return [...(light ? [] : ['dark']), ...tall];
+})()""".replace("HEIGHT", str(PAPER[1]))
+
 
 class Page:
     """One tab. Chromium reads messages from file descriptor 3 and writes to 4, zero-terminated."""
@@ -91,6 +119,7 @@ def inspect(page: Page, width: int, scheme: str, report: Path, shots: Path | Non
     load(page, width, scheme, report)
     wide = page.value("document.documentElement.scrollWidth")
     wrong = [f"{wide} pixels wide in a window of {width}"] if wide > width else []
+    wrong += [f"text on text: {pair}" for pair in page.value(OVERLAPS)]
     if not page.value(SORTED):
         wrong.append("the per-type table does not sort")
     if not page.value(ALTERNATIVES):
@@ -100,13 +129,22 @@ def inspect(page: Page, width: int, scheme: str, report: Path, shots: Path | Non
     return [f"{width} px, {scheme}: {text}" for text in [*wrong, *problems(page.events)]]
 
 
-def load(page: Page, width: int, scheme: str, report: Path) -> None:
+def inspect_print(page: Page, report: Path) -> list[str]:
+    """What is wrong with a print from a browser in its dark scheme."""
+    load(page, PAPER[0], "dark", report, medium="print")
+    wrong = list(page.value(PRINTED))
+    wide = page.value("document.documentElement.scrollWidth")
+    wrong += [f"{wide} pixels wide, on paper of {PAPER[0]}"] if wide > PAPER[0] else []
+    return [f"print: {text}" for text in wrong]
+
+
+def load(page: Page, width: int, scheme: str, report: Path, medium: str = "") -> None:
     """Open the report and wait until it is complete."""
     page.events.clear()
     size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
     page.call("Emulation.setDeviceMetricsOverride", **size)
     media = [{"name": "prefers-color-scheme", "value": scheme}]
-    page.call("Emulation.setEmulatedMedia", features=media)
+    page.call("Emulation.setEmulatedMedia", media=medium, features=media)
     page.call("Page.navigate", url=report.resolve().as_uri())
     while page.value("document.readyState") != "complete":
         time.sleep(0.1)
@@ -147,11 +185,13 @@ def check(page: Page, report: Path, shots: Path | None) -> list[str]:
     for domain in ("Page", "Runtime", "Log", "Network"):
         page.call(f"{domain}.enable")
     wrong = []
-    for width in (400, 1400):
+    for width in WIDTHS:
         for scheme in ("light", "dark"):
             wrong += inspect(page, width, scheme, report, shots)
+    wrong += inspect_print(page, report)
     if shots is not None:
-        printed = page.call("Page.printToPDF", printBackground=False)
+        load(page, 1400, "dark", report)
+        printed = page.call("Page.printToPDF", printBackground=False, **A4)
         (shots / f"{report.stem}.pdf").write_bytes(base64.b64decode(printed["data"]))
     return wrong
 
@@ -175,7 +215,7 @@ def main() -> None:
         page.process.wait(timeout=30)
     size = arguments.report.stat().st_size / 1e6
     wrong += [f"{size:.1f} MB, more than 10"] if size > 10 else []
-    passed = "no console error, no request, fits 400 and 1400 pixels, sorts"
+    passed = "no console error, no request, fits 400, 800 and 1400 pixels and paper, sorts"
     print("\n".join(wrong) or f"{arguments.report}: {size:.1f} MB, {passed}")
     raise SystemExit(bool(wrong))
 

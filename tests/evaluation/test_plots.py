@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from scld.errors import SCLDError
 from scld.evaluation import plots
 from scld.evaluation.cells import Cells, View
-from scld.evaluation.plots.style import INK, set_labels, subplots
+from scld.evaluation.metrics.type_genes import TypeMoments
+from scld.evaluation.plots.style import GREY, INK, TYPE_COLOURS, set_labels, subplots
 
 
 def test_svg_takes_the_text_colour_of_the_page_and_keeps_text():
@@ -50,6 +52,21 @@ def test_genes_names_those_that_differ_most_in_detection():
     assert "g7" in [text.get_text() for text in plots.genes(table).axes[2].texts]
 
 
+def test_names_of_genes_cover_neither_each_other_nor_the_frame():
+    rng = np.random.default_rng(0)
+    moments = {key: rng.random(50) for key in ("mean", "variance", "detection")}
+    real = {f"{key}_real": values.copy() for key, values in moments.items()}
+    table = pd.DataFrame({"gene": [f"ENSG0000000000{i}" for i in range(50)], **real, **moments})
+    table.loc[:4, "detection_real"], table.loc[:4, "detection"] = 0.3, 0.5  # all at one place
+    figure = plots.genes(table)
+    FigureCanvasAgg(figure).draw()
+    axis = figure.axes[2]
+    boxes = [Text.get_window_extent(text) for text in axis.texts]  # without the lines
+    assert len(boxes) == 5
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    assert all(axis.bbox.contains(*box.min) and axis.bbox.contains(*box.max) for box in boxes)
+
+
 def test_nearest_shows_four_histograms():
     rng = np.random.default_rng(0)
     pairs = [(rng.random(200), rng.random(200)) for _ in range(2)]
@@ -73,6 +90,67 @@ def test_each_type_has_a_symbol_of_its_own_and_its_name_covers_no_cell(number):
     assert not any(box.overlaps(axis.get_window_extent()) for axis in figure.axes)
     assert figure.bbox.padded(1).contains(*box.min)
     assert figure.bbox.padded(1).contains(*box.max)
+
+
+def oklab(colours):
+    """Björn Ottosson 2020, "A perceptual color space for image processing"."""
+    import matplotlib.colors as mc
+
+    rgb = np.array([mc.to_rgb(colour) for colour in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    cones = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    lab = [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+    return np.cbrt(linear @ np.transpose(cones)) @ np.transpose(lab)
+
+
+def test_twenty_types_have_colours_that_differ_and_are_seen_on_light_and_dark_pages():
+    """In scanpy's palette of twenty the two nearest colours are 0.05 apart."""
+    shown = oklab([*TYPE_COLOURS, GREY, "#ffffff", "#1d2126"])
+    assert len(TYPE_COLOURS) == 20
+    distances = np.linalg.norm(shown[:, None] - shown, axis=2)
+    assert distances[~np.eye(len(shown), dtype=bool)].min() > 0.1
+
+
+def test_plots_of_cells_say_how_many_and_name_their_axes():
+    points, codes = np.random.default_rng(0).random((1200, 2)), np.zeros(1200, int)
+    figure = plots.umap({"real": (points, codes), "ours": (points, codes)}, "ours", ["B"])
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles == ["real and synthetic cells", "real (1,200)", "synthetic (1,200)"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["UMAP 1"] * 3
+    assert figure.axes[0].get_ylabel() == "UMAP 2"
+
+
+def test_marker_genes_are_those_detected_in_their_type_and_not_in_others():
+    names = ["MT-CO1", "RPL3", "mt-Nd1", "everywhere", "rare", "good", "better"]
+    share = np.array([[1, 1, 1, 1, 0.2, 0.6, 0.8], [0.1, 0, 0, 1, 0, 0, 0.1]])
+    mean = np.array([[99, 99, 99, 9, 9, 9, 9], [1, 1, 1, 9, 0, 0, 1]], float)
+    cells = np.array([100, 100])
+    found = TypeMoments(cells, mean, mean, share * cells[:, None], mean[::-1])
+    assert plots.marker_genes(found, names) == [[6, 5], []]
+    assert plots.marker_genes(found, names, most=1) == [[6], []]
+
+
+def test_dot_plots_have_one_row_per_type_with_its_cells_and_a_legend_of_sizes():
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(1.0, (30, 4)).astype(np.float32))
+    cells = Cells.of_counts(counts, np.repeat([0, 1], [10, 20]))
+    view = View(cells, np.ones((30, 2)), np.ones((30, 2)))
+    shown = np.array([0, 2]), ["g0", "g2"], np.array([0, 1]), ["B", "T"]
+    figure = plots.markers(view, view, *shown)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["B (10)", "T (20)"]
+    assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == [
+        "real cells (30)",
+        "synthetic cells (30)",
+    ]
+    sizes = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sizes == ["10%", "25%", "50%", "100%"]
 
 
 def test_colours_differ_for_every_kind_of_colour_vision():

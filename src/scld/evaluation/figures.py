@@ -74,9 +74,11 @@ CAPTIONS = {  # key -> title, caption
     ),
     "markers": (
         "Marker genes of each type",
-        "Three marker genes per type, chosen on the training cells. Both sides should show the "
-        "same dots. Larger or brighter dots off the diagonal mean expression of markers in other "
-        "types; fewer of them than in real cells mean that types are too distinct.",
+        "Up to three genes per type, chosen on the training cells: at least twice as abundant as "
+        "in all other cells, and detected in more of the cells of the type than of the others, by "
+        "the widest margin. Mitochondrial and ribosomal genes are left out. Both parts should "
+        "show the same dots. Larger or brighter dots off the diagonal mean expression of markers "
+        "in other types; fewer of them than in real cells mean that types are too distinct.",
     ),
     "correlations": (
         "Gene-gene correlations within the largest type",
@@ -215,14 +217,16 @@ def _violin(results: Results, name: str, row: dict[Any, Any]) -> plots.Violin:
 
 def _markers(results: Results, name: str) -> Iterator[Panel]:
     reference, codes = results.evaluation.reference, np.array(list(results.evaluation.sizes))
-    if reference.markers_by_t is None:
+    if reference.markers is None:
         return
-    rows = np.searchsorted(reference.types, codes)
-    top = reference.markers_by_t[rows, :MARKERS_PER_TYPE].ravel().tolist()
-    columns = np.array(list(dict.fromkeys(top)))[:MOST_MARKERS]  # each gene once
+    of_types = plots.marker_genes(reference.moments, results.gene_names, MARKERS_PER_TYPE)
+    top = [gene for code in codes for gene in of_types[reference.row(code)]]
+    columns = np.array(list(dict.fromkeys(top)), int)[:MOST_MARKERS]  # each gene once
+    if not len(columns):
+        return
     names = [results.gene_names[i] for i in columns]
     figure = plots.markers(results.real, results.view(name), columns, names, codes, results.types)
-    alt = "Two dot plots of marker genes by type, real on the left and synthetic on the right."
+    alt = "Two dot plots of marker genes by type, real cells above, synthetic ones below."
     yield Panel("markers", alt, figure)
 
 

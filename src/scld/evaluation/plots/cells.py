@@ -14,7 +14,9 @@ from scld.evaluation.plots.style import (
     REAL,
     SYNTHETIC,
     TYPE_COLOURS,
+    WIDTH,
     add_legend,
+    counted,
     set_labels,
     shortened,
     subplots,
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Points = Mapping[str, tuple[np.ndarray, str]]  # name -> UMAP of its cells, colour
 Embedding = Mapping[str, tuple[np.ndarray, np.ndarray]]  # dataset -> UMAP of its cells, their codes
 Distances = tuple[np.ndarray, np.ndarray]  # to the nearest training cell, to the nearest held-out
+MIN_DIST = 0.5  # of UMAP, as in scanpy: at 0.1 clusters are small dots in an empty plot
 
 
 def embed(real: View, datasets: Mapping[str, View], most: int, seed: int) -> Embedding:
@@ -55,7 +59,8 @@ def embed(real: View, datasets: Mapping[str, View], most: int, seed: int) -> Emb
         warnings.simplefilter("ignore")  # of UMAP's dependencies; nothing a user could act on
         UMAP = _umap_class()
         neighbours = min(15, len(cells) - 1)
-        fitted = UMAP(n_neighbors=neighbours, init="pca", random_state=seed, n_jobs=1)
+        options: dict[str, Any] = {"min_dist": MIN_DIST, "init": "pca"}
+        fitted = UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1, **options)
         points = fitted.fit_transform(cells)
     ends = np.cumsum([len(view) for view in chosen.values()])
     parts = zip(chosen.items(), np.split(points, ends[:-1]), strict=True)
@@ -74,55 +79,83 @@ def _umap_class() -> Any:
 def umap(embedding: Embedding, name: str, types: Sequence[str]) -> Figure:
     """Real and synthetic cells on one UMAP; then each of them by type."""
     (real, real_codes), (synthetic, synthetic_codes) = embedding["real"], embedding[name]
-    width = 11 + 2 * legend_columns(types)
-    figure, axes = subplots(3, width, 4, sharex=True, sharey=True)
+    rows = -(-len(types) // _legend_columns(types, WIDTH)) if len(types) > 1 else 0
+    figure, axes = subplots(3, WIDTH, 3.6 + 0.2 * rows, sharex=True, sharey=True)
     _both(axes[0], real, synthetic)
     add_types(axes[1], real, real_codes)
     add_types(axes[2], synthetic, synthetic_codes)
-    set_labels(axes[1], title="real, by type")
-    set_labels(axes[2], title="synthetic, by type")
+    by_type = ", by type" if len(types) > 1 else ""
+    titles = ("real and synthetic cells", counted(f"real{by_type}", real))
+    for axis, title in zip(axes, (*titles, counted(f"synthetic{by_type}", synthetic)), strict=True):
+        set_umap_axes(axis, title)
     if len(types) > 1:
         add_type_legend(figure, np.union1d(real_codes, synthetic_codes), types)
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set(visible=True, color=INK, alpha=0.2)
     return figure
 
 
+def set_umap_axes(axis: Axes, title: str = "") -> None:
+    """Names of the axes of a UMAP; no numbers, as they mean nothing."""
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set(visible=True, color=INK, alpha=0.2)
+    place: Any = axis.get_subplotspec()
+    x, y = "UMAP 1" * place.is_last_row(), "UMAP 2" * place.is_first_col()
+    set_labels(axis, x, y, title)
+
+
 def _both(axis: Axes, real: np.ndarray, synthetic: np.ndarray) -> None:
-    points = np.concatenate([real, synthetic])
-    colours = np.repeat([REAL, SYNTHETIC], [len(real), len(synthetic)])
-    order = np.random.default_rng(0).permutation(len(points))  # so that neither covers the other
-    style: dict[str, Any] = {"s": 4, "lw": 0, "alpha": 0.6, "rasterized": True}
-    axis.scatter(points[order, 0], points[order, 1], c=colours[order], **style)
-    for label, colour in (("real", REAL), ("synthetic", SYNTHETIC)):
-        axis.scatter([], [], c=colour, s=20, label=label)
+    points = {"real": (real, REAL), "synthetic": (synthetic, SYNTHETIC)}
+    add_mixed(axis, points)
     axis.margins(y=0.12)  # room for the legend
     add_legend(axis, loc="upper right", ncols=2, borderpad=0, columnspacing=1)
-    set_labels(axis, title="real and synthetic")
 
 
-def add_types(axis: Axes, points: np.ndarray, codes: np.ndarray) -> None:
-    """Points ``[cells, 2]`` in the colours of their types ``[cells]``."""
-    for code in np.unique(codes):
-        x, y = points[codes == code].T
-        axis.scatter(x, y, s=5, lw=0, alpha=0.7, rasterized=True, **_symbol(code))
+def add_mixed(axis: Axes, points: Points, size: float | None = None) -> None:
+    """Cells of several colours in random order, so that none of the colours covers the others."""
+    of_all = np.concatenate([of_one for of_one, _ in points.values()])
+    numbers = [len(of_one) for of_one, _ in points.values()]
+    colours = np.repeat([colour for _, colour in points.values()], numbers)
+    order = np.random.default_rng(0).permutation(len(of_all))
+    style: dict[str, Any] = {"lw": 0, "alpha": 0.7, "rasterized": True}
+    (x, y), size = of_all[order].T, size or dot_size(len(of_all))
+    axis.scatter(x, y, s=size, c=colours[order], **style)
+    for label, (_, colour) in points.items():
+        axis.scatter([], [], c=colour, s=20, label=label)
+
+
+def add_types(axis: Axes, points: np.ndarray, codes: np.ndarray, size: float | None = None) -> None:
+    """Points ``[cells, 2]`` in the colours of their types ``[cells]``, in random order."""
+    size = size or dot_size(len(points))
+    style: dict[str, Any] = {"s": size, "lw": 0, "alpha": 0.8, "rasterized": True}
+    order = np.random.default_rng(0).permutation(len(points))
+    symbols = [_symbol(code) for code in codes[order]]
+    for marker in dict.fromkeys(symbol["marker"] for symbol in symbols):
+        chosen = [i for i, symbol in enumerate(symbols) if symbol["marker"] == marker]
+        colours = [symbols[i]["color"] for i in chosen]
+        x, y = points[order[chosen]].T
+        axis.scatter(x, y, c=colours, marker=marker, **style)
+
+
+def dot_size(cells: int) -> float:
+    """Area of the dot of a cell: the fewer cells, the larger."""
+    return float(np.clip(8000 / max(cells, 1), 4, 16))
 
 
 def add_type_legend(figure: Figure, codes: np.ndarray, types: Sequence[str]) -> None:
-    """The names of these types, beside the plots: on them they would cover cells."""
+    """The names of these types, below the plots: on them they would cover cells."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], ls="", ms=5, **_symbol(code)) for code in codes]
+    handles = [Line2D([], [], ls="", ms=6, **_symbol(code)) for code in codes]
     names = [shortened(types[code]) for code in codes]
-    style: dict[str, Any] = {"fontsize": 8, "frameon": False, "labelcolor": INK}
-    columns = max(1, legend_columns(names))
-    figure.legend(handles, names, loc="outside right center", ncols=columns, **style)
+    style: dict[str, Any] = {"fontsize": 9, "frameon": False, "labelcolor": INK}
+    style |= {"handletextpad": 0.1, "columnspacing": 1}
+    columns = _legend_columns(names, figure.get_figwidth())
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, **style)
 
 
-def legend_columns(types: Sequence[str]) -> int:
-    """Columns of the legend of types; none for a single type."""
-    return -(-len(types) // 18) if len(types) > 1 else 0
+def _legend_columns(names: Sequence[str], width: float) -> int:
+    """As many columns as fit, of the width of the longest name; in inches, at 9 points."""
+    longest = max(len(shortened(name)) for name in names)
+    return max(1, min(len(names), int(width / (0.35 + 0.08 * longest))))
 
 
 def _symbol(code: int) -> dict[str, Any]:

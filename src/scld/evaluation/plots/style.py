@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
 REAL, SYNTHETIC, GREY = "#2b83c6", "#e2711d", "#8a8f98"  # safe for every kind of colour vision
 INK = "#010203"  # a placeholder for the text colour of the page: see `svg`
-TYPE_COLOURS = (  # after Paul Tol
-    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bb5566"),
-    *("#004488", "#ddaa33", "#999933", "#882255", "#44aa99"),
+TYPE_COLOURS = (  # matplotlib's tab10 without its grey, which is that of cells in the background
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#8c564b", "#9467bd", "#e377c2", "#bcbd22"),
+    # from here each is the farthest from all before it and from grey (Glasbey et al. 2007, in the
+    # OKLab colour space), of those that are seen on a light and on a dark page
+    *("#17becf", "#196446", "#aa0078", "#463cd7", "#8caaff", "#8c7d05", "#41d796", "#8c14b4"),
+    *("#ffa0a0", "#c864ff", "#6ed70a", "#f03282"),
 )
 SMALLEST = 0.8  # of a figure's width: below it text is too small, and the page scrolls instead
+WIDTH = 9.6  # inches of a wide figure, so that it is seen as a whole on a page of 800 pixels
 
 
 def svg(figure: Figure, alt: str, name: str) -> str:
@@ -129,12 +134,44 @@ def set_labels(axis: Axes, x: str = "", y: str = "", title: str = "") -> None:
     axis.set_title(title, fontsize=10, color=INK, loc="left")
 
 
-def add_legend(axis: Axes, **options: Any) -> None:
-    """A legend of opaque symbols."""
-    legend = axis.legend(fontsize=8, frameon=False, labelcolor=INK, **options)
+def add_legend(place: Axes | Figure, *symbols: Any, **options: Any) -> None:
+    """A legend of opaque symbols; that of a figure needs handles and labels."""
+    legend = place.legend(*symbols, fontsize=8, frameon=False, labelcolor=INK, **options)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
+
+
+def name_in_corners(
+    axis: Axes, names: Sequence[str], x: np.ndarray, y: np.ndarray, step: float
+) -> None:
+    """Names of some points of a plot of synthetic against real values.
+
+    They are in the empty corners, with lines to the points: beside these they would overlap.
+
+    Parameters
+    ----------
+    axis
+        The plot; its diagonal divides the points between the two corners.
+    names, x, y
+        The points.
+    step
+        Distance of two names, as a share of the height of the plot.
+    """
+    above = [i for i in np.argsort(-y, kind="stable") if y[i] > x[i]]  # the highest point first
+    below = [i for i in np.argsort(y, kind="stable") if y[i] <= x[i]]
+    for rank, i in enumerate(above):
+        _name(axis, names[i], (x[i], y[i]), (0.02, 0.94 - rank * step), "left")
+    for rank, i in enumerate(below):
+        _name(axis, names[i], (x[i], y[i]), (0.98, 0.04 + rank * step), "right")
+
+
+def _name(
+    axis: Axes, name: str, point: tuple[float, float], at: tuple[float, float], side: Any
+) -> None:
+    line: dict[str, Any] = {"arrowstyle": "-", "lw": 0.5, "color": INK, "alpha": 0.5}
+    text: dict[str, Any] = {"fontsize": 7.5, "color": INK, "ha": side, "va": "center"}
+    axis.annotate(shortened(name), point, at, textcoords="axes fraction", arrowprops=line, **text)
 
 
 def add_colourbar(
@@ -144,6 +181,17 @@ def add_colourbar(
     bar = figure.colorbar(mappable, ax=axes, **options)
     bar.set_label(label, fontsize=8, color=INK)
     bar.ax.tick_params(colors=INK, labelsize=8)
+
+
+def counted(text: str, cells: Sized) -> str:
+    """A title with the number of cells.
+
+    Examples
+    --------
+    >>> counted("real", range(1500))
+    'real (1,500)'
+    """
+    return f"{text} ({len(cells):,})"
 
 
 def shortened(text: str, most: int = 22) -> str:

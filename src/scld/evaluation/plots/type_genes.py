@@ -13,7 +13,9 @@ from scld.evaluation.plots.style import (
     INK,
     REAL,
     SYNTHETIC,
+    WIDTH,
     add_legend,
+    name_in_corners,
     set_labels,
     shortened,
     subplots,
@@ -52,7 +54,7 @@ def type_means(table: pd.DataFrame, types: Sequence[str]) -> Figure:
     rows = -(-len(types) // COLUMNS)
     columns = min(COLUMNS, len(types))
     size: dict[str, Any] = {"sharex": True, "sharey": True, "rows": rows}
-    figure, axes = subplots(columns, 0.6 + 2.6 * columns, 0.6 + 2.45 * rows, **size)
+    figure, axes = subplots(columns, 0.6 + 2.25 * columns, 0.6 + 2.2 * rows, **size)
     means = table[["mean_real", "mean"]].to_numpy()
     limits = max(LOWEST, 0.6 * float(means.min())), 1.6 * float(means.max())
     for i, (axis, cell_type) in enumerate(zip(axes, types, strict=False)):
@@ -64,8 +66,9 @@ def type_means(table: pd.DataFrame, types: Sequence[str]) -> Figure:
         set_labels(axis, x, y, shortened(cell_type, 30))
     for axis in axes[len(types) :]:
         axis.set_axis_off()
-    legend: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1.1), "ncols": 3}
-    add_legend(axes[0], markerscale=1.5, handletextpad=0.1, **legend)
+    symbols = axes[0].get_legend_handles_labels()  # of the first panel they would widen it
+    style: dict[str, Any] = {"markerscale": 1.5, "handletextpad": 0.1, "ncols": 3}
+    add_legend(figure, *symbols, loc="outside upper left", **style)
     return figure
 
 
@@ -85,26 +88,11 @@ def _scatter(axis: Axes, table: pd.DataFrame, limits: tuple[float, float]) -> No
 
 
 def _name_worst(axis: Axes, table: pd.DataFrame) -> None:
-    """Names in the empty corners, with lines to the points: beside them they would overlap."""
     worst = table.iloc[np.argsort(-table["z"].abs().to_numpy(), kind="stable")[:NAMED]]
-    too_high = worst["z"] > 0
-    corners = [
-        (worst[too_high].sort_values("mean", ascending=False), 0.02, 0.94, -0.09, "left"),
-        (worst[~too_high].sort_values("mean"), 0.98, 0.04, 0.09, "right"),
-    ]
-    for rows, x, y, step, side in corners:
-        points = zip(rows["gene"], rows["mean_real"], rows["mean"], strict=True)
-        for i, (gene, real, synthetic) in enumerate(points):
-            _name(axis, gene, (real, synthetic), (x, y + i * step), side)
-
-
-def _name(
-    axis: Axes, gene: str, point: tuple[float, float], at: tuple[float, float], side: Any
-) -> None:
-    line: dict[str, Any] = {"arrowstyle": "-", "lw": 0.5, "color": INK, "alpha": 0.5}
-    text: dict[str, Any] = {"fontsize": 7, "color": INK, "ha": side, "va": "center"}
-    end = (max(point[0], axis.get_xlim()[0]), max(point[1], axis.get_ylim()[0]))
-    axis.annotate(gene, end, at, textcoords="axes fraction", arrowprops=line, **text)
+    low_x, low_y = axis.get_xlim()[0], axis.get_ylim()[0]
+    x = np.maximum(worst["mean_real"].to_numpy(), low_x)
+    y = np.maximum(worst["mean"].to_numpy(), low_y)
+    name_in_corners(axis, list(worst["gene"]), x, y, step=0.09)
 
 
 def worst_genes(violins: Sequence[Violin]) -> Figure:
@@ -115,12 +103,12 @@ def worst_genes(violins: Sequence[Violin]) -> Figure:
     violins
         The pairs to show.
     """
-    figure, (axis,) = subplots(1, 1.6 + 1.05 * max(len(violins), 3), 4)
+    figure, (axis,) = subplots(1, min(WIDTH, 1.6 + 1.05 * max(len(violins), 3)), 4)
     for at, violin in enumerate(violins):
         _half(axis, violin.real, at, "low", REAL)
         _half(axis, violin.synthetic, at, "high", SYNTHETIC)
-    names = [f"{one.gene}\n{shortened(one.cell_type, 18)}" for one in violins]
-    axis.set_xticks(range(len(violins)), names, fontsize=7.5)
+    names = [f"{shortened(one.gene, 15)}\n{_two_lines(one.cell_type)}" for one in violins]
+    axis.set_xticks(range(len(violins)), names, fontsize=7)
     axis.set_xlim(-0.6, len(violins) - 0.4)
     top = max(float(max(one.real.max(), one.synthetic.max())) for one in violins)
     ticks = [0, *(10**k for k in range(5) if 10**k <= 1.2 * top)]
@@ -130,6 +118,13 @@ def worst_genes(violins: Sequence[Violin]) -> Figure:
     set_labels(axis, y="counts per 10,000")
     add_legend(axis, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return figure
+
+
+def _two_lines(name: str) -> str:
+    """A name as wide as a violin."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(name, 14, max_lines=2, placeholder="…"))
 
 
 def _half(axis: Axes, values: np.ndarray, at: int, side: Any, colour: str) -> None:
