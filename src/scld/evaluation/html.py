@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,6 @@ from scld.evaluation.figures import panels
 from scld.evaluation.registry import CATEGORIES, METRICS, PRIVACY, PUBLISHED, Metric
 from scld.evaluation.results import Results
 from scld.evaluation.table import COST, VALIDITY
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 COPIES = "bootstrap"  # the negative control that privacy metrics are compared with
 MAIN = (  # metrics that the page begins with
@@ -59,11 +56,9 @@ def render(results: Results, embedding: plots.Embedding) -> str:
     embedding
         The UMAP of real cells and of the datasets with plots.
     """
-    from importlib.resources import files
-
-    source = files("scld.evaluation").joinpath("templates/report.html")
-    template = _environment().from_string(source.read_text(encoding="utf-8"))
-    return template.render(
+    return filled(
+        "scld.evaluation",
+        "report.html",
         results=results,
         summaries=[_summary(results, name, f"set-{i}") for i, name in enumerate(results.datasets)],
         plots={
@@ -80,18 +75,23 @@ def render(results: Results, embedding: plots.Embedding) -> str:
         checks=_by_dataset(results, VALIDITY),
         costs=_by_dataset(results, COST).rename(index=COSTS),
         heading={BASELINE: "baseline (real)", COPIES: "bootstrap (copies)"},
-        colours={"real": plots.REAL, "synthetic": plots.SYNTHETIC},
     )
 
 
-def _environment() -> Environment:
-    from jinja2 import Environment, StrictUndefined
+def filled(package: str, template: str, **values: Any) -> str:
+    """A page from a template of a package, which may extend ``page.html`` of this one."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("scld.evaluation")]),
     )
     environment.filters["number"] = formatted
-    return environment
+    colours = {"real": plots.REAL, "synthetic": plots.SYNTHETIC}
+    return environment.get_template(template).render(colours=colours, **values)
 
 
 def formatted(value: float | None) -> str:
@@ -99,8 +99,8 @@ def formatted(value: float | None) -> str:
 
     Examples
     --------
-    >>> [formatted(value) for value in (1234.5, 12.34, 0.1234, 0.0001234, None)]
-    ['1,234', '12.3', '0.123', '1.2e-04', '–']
+    >>> [formatted(value) for value in (1234.5, 12.34, 0.1234, 0.01234, 0.0001234, None)]
+    ['1,234', '12.3', '0.123', '0.0123', '1.2e-04', '–']
     """
     if value is None or np.isnan(value):
         return "–"
@@ -108,6 +108,8 @@ def formatted(value: float | None) -> str:
         return f"{value:.1e}"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
+    if 0 < abs(value) < 0.1:
+        return f"{value:.3g}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scld.evaluation.html import formatted
+from scld.evaluation.html import filled
 from scld.evaluation.plots import style
 from scld.power_analysis import results
 from scld.power_analysis.results import Results
@@ -58,23 +58,15 @@ class Plot:
 
 def render(study: Results) -> str:
     """The whole page."""
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = formatted
-    source = files("scld.power_analysis").joinpath("templates/power.html")
     shown = [name for name in results.COLUMNS if study.table[name].notna().any()]
-    return environment.from_string(source.read_text(encoding="utf-8")).render(
+    return filled(
+        "scld.power_analysis",
+        "power.html",
         study=study,
         plots=list(_plots(study)),
         columns=shown,
         rows=study.table[shown].to_dict("records"),
         design=json.dumps(study.design.to_dict(), indent=1),
-        colours={"warn": style.SYNTHETIC},
         most={"types": MOST_TYPES, "lines": MOST_LINES, "panels": MOST_PANELS},
     )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from scld.evaluation.html import formatted
+from scld.evaluation.html import filled
 from scld.evaluation.plots import style
 from scld.privacy_audit import results
 from scld.privacy_audit.results import Results
@@ -31,18 +31,12 @@ COLOURS = {
 
 def render(audit: Results) -> str:
     """The whole page."""
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = formatted
-    source = files("scld.privacy_audit").joinpath("templates/audit.html")
     columns, rows = audit.shown()
-    return environment.from_string(source.read_text(encoding="utf-8")).render(
+    return filled(
+        "scld.privacy_audit",
+        "audit.html",
         audit=audit,
         columns=columns,
         rows=rows,
@@ -51,7 +45,6 @@ def render(audit: Results) -> str:
         plot=Markup(style.svg(curves(audit), f"{TITLE}. {CAPTION}", "audit")),
         title=TITLE,
         caption=CAPTION,
-        colours={"warn": style.SYNTHETIC},
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from gaussians import clouds
@@ -58,3 +60,9 @@ def test_c2st_is_reproducible(rng):
     real, synthetic = clouds(rng, 0.3)
     first, second = (c2st(real, synthetic, forest, seed=3) for _ in range(2))
     assert first == second
+
+
+def test_the_warning_filters_of_the_process_are_left_alone():
+    cells, before = np.random.default_rng(0).normal(size=(2, 100, 5)), list(warnings.filters)
+    c2st(*cells, forest)
+    assert list(warnings.filters) == before

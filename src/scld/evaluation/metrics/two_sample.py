@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -119,8 +120,10 @@ def out_of_fold(
     scores = np.zeros(len(features))
     with threadpool_limits(1):  # OpenMP threads cost more than they gain on a few thousand cells
         for trained_on, scored in splits:
-            fitted = classifier(seed).fit(features[trained_on], is_synthetic[trained_on])
-            scores[scored] = fitted.predict_proba(features[scored])[:, 1]
+            with warnings.catch_warnings():  # scikit-learn's threads can leave no filter behind
+                fitted = classifier(seed).fit(features[trained_on], is_synthetic[trained_on])
+            with warnings.catch_warnings():
+                scores[scored] = fitted.predict_proba(features[scored])[:, 1]
     return scores[: len(real)], scores[len(real) :]
 
 
