@@ -338,6 +338,7 @@ def combinations(results: Results, dataset: str) -> pd.DataFrame:
 def rare(results: Results, dataset: str, file: str = "rare") -> pd.DataFrame:
     """Means of the rare types: one row per classifier, score and number of cells left."""
     rows = results.of(file, dataset=dataset, group="mean of these")
+    rows = rows.assign(method=rows["method"].replace("all real cells", "all real"))
     methods = list(rows["method"].unique())
     rows = rows.assign(score=rows["classifier"] + ", " + rows["metric"], metric=rows["method"])
     rows = rows.assign(
@@ -346,6 +347,7 @@ def rare(results: Results, dataset: str, file: str = "rare") -> pd.DataFrame:
     rows = rows.sort_values(["place", "left"], kind="stable")
     table = means(rows, ["score", "left"], methods)
     titles = {"score": f"{dataset}, mean of the types, {seeds_of(rows)}", "left": "cells left"}
+    titles["all real"] = "all real cells"
     return table.rename(columns=titles | NAMES)
 
 
