@@ -126,6 +126,9 @@ def judged(work: Callable[..., str], given: tuple[Any, ...]) -> tuple[str, str]:
     """Fine, refused in one line that names a place, or bad: any other error or warning."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
+        # what anndata 0.13 asks of pandas 3.1; Python shows it to no user
+        option = "The '(future.infer_string|mode.chained_assignment)' option is deprecated"
+        warnings.filterwarnings("ignore", option, DeprecationWarning)
         try:
             kind, text = FINE, work(*given)
         except SCLDError as error:

@@ -21,8 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("cluster", "distributed", "power")
 # torch stays at the version of constraints.txt: older builds are gigabytes that differ per machine
 PINNED = "torch"
-ALSO = ["pyparsing<3.3"]  # newer ones warn about what matplotlib 3.10 calls
-TOOLS = ["pytest", "pytest-xdist", "prdc"]
+ALSO = [  # newer ones warn about what matplotlib 3.10 calls, and about what zarr 3.1.2 asks for
+    *("pyparsing<3.3", "numcodecs<0.16.4"),
+]
+TOOLS = ["hypothesis", "prdc", "pytest", "pytest-xdist"]
 TESTS = [  # in minutes: what meets a dependency, and one module or more of each extra
     *("tests/io", "tests/model", "tests/kernels", "tests/evaluation/metrics"),
     *("tests/evaluation/test_inputs.py", "tests/evaluation/test_plots.py", "tests/test_cli.py"),

@@ -16,11 +16,13 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+BUILDERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
 IN_SDIST = {  # beside src: what the tests need, and what people read
     *("tests", "docs", "benchmarks", "scripts", "constraints.txt", "pyproject.toml", "PKG-INFO"),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", ".gitignore"),
@@ -32,7 +34,6 @@ NEEDED = {  # a change of patterns could drop these without an error
 }
 LICENCES = {"LICENSE", "src/scld/datasets/LICENSE.matilda_sc"}
 COMMANDS = [
-    "scld --version",
     "scld demo --quick --quiet -o out/demo",
     "scld fit out/demo/train.h5ad --label cell_type --preset quick --quiet -o out/model.scld",
     "scld sample out/model.scld -n 100 --seed 0 --quiet -o out/cells.h5ad",
@@ -68,7 +69,7 @@ def main() -> None:
         wheels = gather(base, wheel)
         for package in (wheel, sdist):
             started = time.perf_counter()
-            check_installed(base / package.suffix[1:], package, wheels)
+            check_installed(base / package.suffix[1:], package, wheels, version_of(sdist))
             print(f"{package.name}: runs; {time.perf_counter() - started:.0f} s", flush=True)
         print("2 passed, 0 failed")
 
@@ -76,10 +77,15 @@ def main() -> None:
 def build(base: Path) -> tuple[Path, Path]:
     """The wheel and the sdist of this tree."""
     python = environment(base / "tools")
-    run([python, "-m", "pip", "install", "--quiet", "hatchling"])
+    run([python, "-m", "pip", "install", "--quiet", *BUILDERS])
     run([python, "-m", "hatchling", "build", "-d", str(base / "dist")], cwd=ROOT)
     (wheel,), (sdist,) = (base / "dist").glob("*.whl"), (base / "dist").glob("*.tar.gz")
+    same("version of the wheel", {wheel.name.split("-")[1]}, {version_of(sdist)})
     return wheel, sdist
+
+
+def version_of(sdist: Path) -> str:
+    return sdist.name.removeprefix("scld-").removesuffix(".tar.gz")
 
 
 def check_wheel(wheel: Path) -> None:
@@ -108,13 +114,13 @@ def gather(base: Path, wheel: Path) -> Path:
     """A folder with the wheels of all dependencies, and of what builds the sdist."""
     folder = base / "wheels"
     pip = [str(base / "tools" / "bin" / "python"), "-m", "pip", "download", "--quiet"]
-    run([*pip, "-d", str(folder), "-c", str(ROOT / "constraints.txt"), str(wheel), "hatchling"])
+    run([*pip, "-d", str(folder), "-c", str(ROOT / "constraints.txt"), str(wheel), *BUILDERS])
     for own in folder.glob("scld-*"):  # each package is installed from its own file
         own.unlink()
     return folder
 
 
-def check_installed(base: Path, package: Path, wheels: Path) -> None:
+def check_installed(base: Path, package: Path, wheels: Path, version: str) -> None:
     folders = {name: base / name for name in CACHES}
     for name in ("home", "work/out", "temporary", "site"):
         (base / name).mkdir(parents=True)
@@ -134,6 +140,8 @@ def check_installed(base: Path, package: Path, wheels: Path) -> None:
     attempts.touch()
     watched = {**bare, "PYTHONPATH": str(base / "site"), "ATTEMPTS": str(attempts)}
     show_start(watched, folders["work"])
+    told = run([*unplugged(), "scld", "--version"], cwd=folders["work"], env=watched, quiet=True)
+    same("version", {told.strip()}, {f"scld, version {version}"})  # an sdist has no git tags
     for command in COMMANDS:
         run([*unplugged(), *command.split()], cwd=folders["work"], env=watched, quiet=True)
     same("attempts to connect", set(attempts.read_text().splitlines()), set())
@@ -185,10 +193,12 @@ def run(
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
     quiet: bool = False,
-) -> None:
+) -> str:
+    """What the command printed, if quiet."""
     result = subprocess.run(command, cwd=cwd, env=env, capture_output=quiet, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {result.returncode}\n{result.stderr}")
+    return result.stdout or ""
 
 
 def same(what: str, found: set[str], expected: set[str]) -> None:

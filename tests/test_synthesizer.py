@@ -212,7 +212,7 @@ def test_too_few_cells(cells):
 def test_a_training_that_diverges_is_one_clear_error(cells):
     diverging = {**QUICK, "learning_rate": 1e30}
     config = Config.from_dict({**TINY, "autoencoder_training": diverging})
-    with pytest.raises(RequestError, match=r"held-out loss is not a number; lower learning_rate"):
+    with pytest.raises(RequestError, match=r"validation loss is not a number; lower learning_rate"):
         fit(cells, config=config)
 
 
@@ -625,7 +625,7 @@ def unseen_b():
 
 def test_a_table_may_ask_for_unseen_combinations(unseen_b):
     synth = fit(unseen_b)
-    words = r"no training cell has cell_type='B', donor=0; .*unseen=True"
+    words = r"no training cell has cell_type=B and donor=0; .*unseen=True"
     with pytest.raises(RequestError, match=words):
         sample(synth, 3, where={"cell_type": "B", "donor": 0})
     table = pd.DataFrame({"cell_type": ["B", "B"], "donor": [0, 1]})
@@ -1037,7 +1037,8 @@ def test_the_largest_counts_give_cells_that_can_be_read_and_models_that_can_be_l
     tmp_path, genes
 ):
     cells = unusual(np.full((60, genes), 2**24 - 1))
-    synth = fit(cells, labels=[], checkpoint=tmp_path / "a.scld")
+    with pytest.warns(UserWarning, match=f"vary less .*: {genes} .*variance 0"):
+        synth = fit(cells, labels=[], checkpoint=tmp_path / "a.scld")
     made = sample(scld.load(tmp_path / "a.scld"), 50)
     assert made.X.max() == 2**24 - 1
     check_same(made, sample(synth, 50))
@@ -1156,7 +1157,7 @@ def test_gene_ids_come_along_to_the_cells_and_the_checkpoint(config, tmp_path):
             3, seed=0, progress=False, effects=[scld.Effect({cells.var_names[1]: 1})]
         )
         assert list(made.var) == ["gene_ids", "log2fc_1"]
-        assert made.var["gene_ids"].equals(cells.var["gene_ids"])
+        assert made.var["gene_ids"].tolist() == cells.var["gene_ids"].tolist()
     made.write_h5ad(tmp_path / "made.h5ad")
     more = synth.augment(tmp_path / "cells.h5ad", "cell_type", "balance", progress=False)
     assert list(more.var) == ["gene_ids", "dispersion"]

@@ -57,6 +57,13 @@ def test_rows_of_rows_and_genes_are_not_read(disk):
     assert (part.rows(np.array([2]))[:] != expected[2]).nnz == 0
 
 
+def test_sums_beyond_the_precision_of_the_counts_are_exact():
+    counts = sp.csr_matrix(np.full((60, 3), 2**24 - 1, np.float32))
+    assert gene_totals(counts).tolist() == [60 * (2**24 - 1)] * 3
+    assert library_sizes(counts).tolist() == [3 * (2**24 - 1)] * 60
+    assert gene_variances(counts).tolist() == [0] * 3
+
+
 def test_a_matrix_in_memory_has_the_same_functions(disk):
     rows, kept = np.array([30, 2]), np.asarray(MATRIX.sum(axis=0)).ravel() > 0
     for counts in (disk, MATRIX):
