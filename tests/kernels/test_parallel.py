@@ -108,6 +108,23 @@ def test_every_thread_of_the_pool_has_one_torch_thread_and_all_others_keep_their
         assert seen == [3]
 
 
+def test_an_interruption_while_the_pool_starts_leaves_no_thread_waiting(threads, monkeypatch):
+    threads(3)
+    before, here = set(threading.enumerate()), threading.current_thread()
+
+    class Interrupted(threading.Barrier):
+        def wait(self, timeout=None):
+            if threading.current_thread() is here:
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr("scld.kernels.parallel.Barrier", Interrupted)
+    with pytest.raises(KeyboardInterrupt), single_threaded_pool(2):
+        raise AssertionError("the pool started")
+    assert set(threading.enumerate()) <= before
+    assert torch.get_num_threads() == 3
+
+
 _FORK = """
 import os, sys
 import torch

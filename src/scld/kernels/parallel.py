@@ -11,9 +11,9 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
-from threading import Barrier, local
+from threading import Barrier, BrokenBarrierError, local
 
 import torch
 
@@ -78,14 +78,18 @@ def single_threaded_pool(threads: int) -> Iterator[Executor]:
     def start() -> None:
         torch.get_num_threads()  # else torch would reset this thread's number at first use
         torch.set_num_threads(1)
-        ready.wait()
+        with suppress(BrokenBarrierError):
+            ready.wait()
 
     pool = ThreadPoolExecutor(threads, initializer=start)
     try:
-        for _ in range(threads):
-            pool.submit(int)
-        ready.wait()
-        torch.set_num_threads(number)
+        try:
+            for _ in range(threads):
+                pool.submit(int)
+            ready.wait()
+        finally:
+            ready.abort()  # if interrupted: no thread waits for ever for those that did not start
+            torch.set_num_threads(number)
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
