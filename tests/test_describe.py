@@ -4,7 +4,7 @@ import pytest
 from toy import make_cells
 
 import scld
-from scld.describe import _settings, as_text, describe, fit_options
+from scld.describe import _settings, as_text, describe, label_and_layer
 from scld.errors import CheckpointError, DataError
 
 
@@ -52,7 +52,7 @@ def test_a_transposed_file_is_recognised(tmp_path):
     about = describe(tmp_path / "cells.h5ad")
     assert (about["labels"], about["labels_in_var"]) == ({}, ["cell_type", "donor", "treated"])
     assert "var has 'cell_type', 'donor', 'treated': if the matrix is genes x" in as_text(about)
-    assert fit_options(about) is None
+    assert label_and_layer(about) is None
 
 
 def test_what_is_neither_model_nor_cells_is_explained(tmp_path, saved):

@@ -174,16 +174,15 @@ def _cell_lines(about: Plain) -> list[str]:
     return [*lines, "  " + _fit_line(about["fit"])]
 
 
-def fit_options(about: Plain) -> list[str] | None:
-    """The options of ``scld fit`` for a file with counts and a possible label; else None."""
+def label_and_layer(about: Plain) -> tuple[str, str | None] | None:
+    """What to fit a file with, if it has counts and a possible label; else None."""
     if about["kind"] == "model":
         return None
     layers = [name for name, matrix in about["matrices"].items() if matrix["counts"]]
     if not (layers and about["labels"]):
         return None
     label = next((name for name in about["labels"] if "type" in name.lower()), None)
-    layer = [] if layers[0] == "X" else [f"--layer={layers[0]}"]
-    return [f"--label={label or next(iter(about['labels']))}", *layer]
+    return label or next(iter(about["labels"])), None if layers[0] == "X" else layers[0]
 
 
 def _fit_line(fit: Plain) -> str:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from scld.cli import options
 from scld.cli.group import Examples, say, suggest
+
+
+def _part_out(name: str, what: str) -> Callable[[options.Command], options.Command]:
+    """The option for the file of one part of a split."""
+    help_text = f".h5ad or .zarr of {what} to write."
+    settings: dict[str, Any] = {"type": options.out, "show_default": True, "help": help_text}
+    return click.option(f"--{name}-output", default=Path(f"{name}.h5ad"), **settings)
 
 
 @click.command(
@@ -22,20 +31,8 @@ from scld.cli.group import Examples, say, suggest
     "--test", type=float, default=0.3, show_default=True, help="Share of the cells to test with."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same split.")
-@click.option(
-    "--train-output",
-    type=options.out,
-    default=Path("train.h5ad"),
-    show_default=True,
-    help=".h5ad or .zarr of training cells to write.",
-)
-@click.option(
-    "--test-output",
-    type=options.out,
-    default=Path("test.h5ad"),
-    show_default=True,
-    help=".h5ad or .zarr of test cells to write.",
-)
+@_part_out("train", "training cells")
+@_part_out("test", "test cells")
 @options.overwrite
 def split(
     source: str,
@@ -49,7 +46,7 @@ def split(
 ) -> None:
     """Split the cells in SOURCE into training and test cells.
 
-    Fit a model to the first; score its cells beside the second.
+    Fit a model to the first; compare its cells with the second.
     """
     from scld.io.counts import layer_of_counts
     from scld.io.split import split as run
@@ -61,9 +58,12 @@ def split(
     for output, cells in zip((train_output, test_output), parts, strict=True):
         write_whole(cells, output, overwrite)
         click.echo(f"Wrote {cells.n_obs:,} cells: {output}")
-    layer = layer_of_counts(parts[0])
-    options_of_fit = [f"--label={label}", *([] if layer is None else [f"--layer={layer}"])]
-    suggest("scld", "fit", str(train_output), *options_of_fit, "-o", "model.scld")
+    _suggest_fit(train_output, label, layer_of_counts(parts[0]))
+
+
+def _suggest_fit(path: Path, label: str, layer: str | None) -> None:
+    of_layer = options.of_layer(layer)
+    suggest("scld", "fit", str(path), f"--label={label}", *of_layer, "-o", "model.scld")
 
 
 @click.command(
@@ -84,13 +84,13 @@ def info(path: Path, layer: str | None, as_json: bool) -> None:
     """
     import json
 
-    from scld.describe import as_text, describe, fit_options
+    from scld.describe import as_text, describe, label_and_layer
 
     about = describe(path, layer)
     if as_json:
         click.echo(json.dumps(about, indent=1))
         return
     say(as_text(about))
-    of_fit = fit_options(about)
-    if of_fit is not None:
-        suggest("scld", "fit", str(path), *of_fit, "-o", "model.scld")
+    proposed = label_and_layer(about)
+    if proposed is not None:
+        _suggest_fit(path, *proposed)

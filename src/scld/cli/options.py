@@ -153,6 +153,11 @@ _DESIGN = (
 )
 
 
+def of_layer(name: str | None) -> list[str]:
+    """The option of a command that is suggested, for counts in this layer."""
+    return [] if name is None else [f"--layer={name}"]
+
+
 def designs(command: Command) -> Command:
     """The options of designed cells; `_design` reads them."""
     for option in reversed(_DESIGN):

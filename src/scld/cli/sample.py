@@ -108,10 +108,9 @@ def sample(
 
 def _suggest_evaluation(synth: Synthesizer, output: Path) -> None:
     labels = [f"--label={name}" for name in synth.labels]
-    layer = synth.summary.get("layer")
-    layers = [] if layer is None else [f"--layer={layer}"]
+    layer = options.of_layer(synth.summary.get("layer"))
     real = ("--train", "train.h5ad", "--test", "test.h5ad")
-    suggest("scld", "evaluate", str(output), *real, *labels, *layers, "-o", "report.html")
+    suggest("scld", "evaluate", str(output), *real, *labels, *layer, "-o", "report.html")
     click.echo("(scld split makes train.h5ad and test.h5ad)")
 
 
